@@ -1,0 +1,27 @@
+"""An item, a pause, an item."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from msgspec import Struct
+
+SYMBOL, PRICE, TS = "ACME", 101.25, 1712345678.123
+
+
+class Query(Struct):
+    pause: float
+
+
+class Tick(Struct):
+    seq: int
+    symbol: str
+    price: float
+    ts: float
+
+
+async def handler(input: Query) -> AsyncIterator[Tick]:
+    seq = 0
+    while True:
+        yield Tick(seq, SYMBOL, PRICE, TS)
+        seq += 1
+        await asyncio.sleep(input.pause)

@@ -1,0 +1,68 @@
+"""The command `raffel dev`: serve and reload on save."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from raffel_cli import logs, output
+from raffel_cli.project import open_server, routes_argument, serving_options
+from raffel_cli.running import run
+from raffel_core.discovery.reload import Difference, saves
+from raffel_core.errors import ProjectError
+from raffel_core.route import Kind
+from raffel_core.server import Server
+
+
+@click.command("dev")
+@routes_argument
+@serving_options
+def dev_command(routes: str | None, file: Path | None, host: str | None, port: int | None) -> None:
+    """Serve ROUTES on 127.0.0.1:3000 and reload on save, without dropping a connection.
+
+    Each reload is printed: routes added (+), changed (~) and removed (-), or what is wrong; then the old code goes on.
+
+    \b
+    Example:
+      raffel dev routes --port 4000
+    """
+
+    def start() -> None:
+        server = open_server(routes, file, {"host": host, "port": port}, "dev")
+        config = server.config.log
+        logs.configure(config.level, "json" if config.format == "json" else "text")
+        server.run(lambda: _serve(server))
+
+    run(start)
+
+
+async def _serve(server: Server) -> None:
+    """Says where the routes are, and reloads them whenever a file is saved."""
+    output.line(f"raffel dev at {server.url} (Ctrl-C ends)", "bold")
+    for route in server.router.routes.values():
+        path = route.name.replace(".", "/")
+        if route.kind is Kind.UNARY:
+            output.line(f"  POST {server.url}/{path}")
+        elif route.kind is Kind.SERVER:
+            output.line(f"  GET  {server.url}/streams/{path}")
+    async for saved in saves(server.watched, server.config.reload.debounce_ms):
+        started = time.perf_counter()
+        try:
+            changes = await server.reload(saved)
+        except ProjectError as error:
+            output.line("not reloaded, the old routes go on:", "yellow")
+            output.problems(error.problems)
+        except Exception as error:  # a lifespan is the user's code too, and a save may not end the server
+            output.line(f"not reloaded, the old routes go on: {type(error).__name__}: {error}", "red")
+        else:
+            _report(changes, time.perf_counter() - started)
+
+
+def _report(changes: Difference, seconds: float) -> None:
+    if not any(changes):
+        return
+    names = [f"{sign} {name}" for sign, names in zip("+~-", changes, strict=True) for name in names]
+    shown = [*names[:12], f"and {len(names) - 12} more"] if len(names) > 12 else names
+    output.line(f"reloaded in {seconds * 1000:.0f} ms: {', '.join(shown)}", "green")

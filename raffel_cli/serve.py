@@ -1,0 +1,36 @@
+"""The command `raffel serve`: production."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import click
+
+from raffel_cli import logs, output
+from raffel_cli.project import open_server, routes_argument, serving_options
+from raffel_cli.running import run
+
+log = logging.getLogger("raffel")
+
+
+@click.command("serve")
+@routes_argument
+@serving_options
+def serve_command(routes: str | None, file: Path | None, host: str | None, port: int | None) -> None:
+    """Serve ROUTES for production: all protocols on one port, 0.0.0.0:3000 unless configured.
+
+    SIGTERM drains: streams end over half of `drain_seconds`, what is left then is cut. SIGHUP loads the routes again.
+
+    \b
+    Example:
+      raffel serve routes --port 8080
+    """
+
+    def start() -> None:
+        server = open_server(routes, file, {"host": host, "port": port}, "serve")
+        config = server.config.log
+        logs.configure(config.level, "text" if config.format == "text" else "json")
+        server.run(lambda: output.line(f"serving {len(server.router.routes)} routes at {server.url}"))
+
+    run(start)

@@ -1,0 +1,399 @@
+"""HTTP/1.1: one connection's requests, answered one after the other."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+import msgspec
+
+from raffel_core.context import Context
+from raffel_core.errors import RaffelError
+from raffel_core.protocols.connection import NEVER, Connection, Hub
+from raffel_core.protocols.origin import OriginPolicy, preflight_headers
+from raffel_core.protocols.sse import HEAD_SECONDS, StreamAnswer, choose_form
+from raffel_core.route import Kind, Route
+from raffel_core.session import Decode, Session, timeout_seconds
+from raffel_core.wire.http1 import CONTINUE, Request, RequestParser, head
+from raffel_core.wire.outbox import Outbox
+from raffel_core.wire.sse import LAST_ID, Form
+
+log = logging.getLogger("raffel")
+
+PIPELINE_BYTES = 64 * 1024
+"""What a client may send ahead while an answer is under way; then its connection is not read."""
+
+_CARRIERS = "WebSocket, TCP and gRPC"
+_STREAMS = "/streams/"
+_HEALTH = "/health"
+_JSON = "application/json"
+
+Headers = Sequence[tuple[str, str]]
+
+
+class Http:
+    """What all HTTP connections of a server share: its paths and who may call."""
+
+    __slots__ = ("base", "hub", "policy")
+
+    def __init__(self, hub: Hub) -> None:
+        config = hub.config
+        self.hub = hub
+        self.base = config.base_path.rstrip("/")
+        self.policy = OriginPolicy(config.allowed_hosts, config.cors.origins, development=hub.development, host=config.host)
+
+    def connection(self) -> HttpConnection:
+        return HttpConnection(self)
+
+
+class HttpConnection(Connection):
+    """Reads requests and answers them in order. A request is answered at once, or by a task that owns its session."""
+
+    __slots__ = ("_answer", "_closing", "_due", "_head_due", "_http", "_parser", "_session", "_task")
+
+    def __init__(self, http: Http) -> None:
+        super().__init__(http.hub, Outbox(b"".join))
+        self._http = http
+        self._parser = RequestParser(http.hub.config.limits.message_bytes)
+        self._task: asyncio.Task[None] | None = None
+        self._session: Session | None = None
+        self._answer: StreamAnswer | None = None
+        self._closing = False
+        """Whether this connection takes no further request."""
+        self._due = NEVER
+        """When the next request must be complete."""
+        self._head_due = NEVER
+
+    # What the transport reports
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._expect_request()
+
+    def data_received(self, data: bytes) -> None:
+        self._parser.feed(data)
+        if self._task is None and not self.outbox.paused:
+            self._advance()
+        elif self._parser.buffered > PIPELINE_BYTES:
+            self.pause_reading()
+
+    def eof_received(self) -> None:
+        self.end_sessions("client_disconnected")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.end_sessions(self.lost_reason(exc))
+        super().connection_lost(exc)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._task is None and not self.outbox.paused and not self.outbox.closed:
+            self._advance()
+
+    def end_sessions(self, reason: str) -> None:
+        if self._session is not None:
+            self._session.cancel(reason)
+
+    def drain(self) -> None:
+        """Takes no further request: closes now, or after the answer that is under way."""
+        self._closing = True
+        if self._task is None:
+            self.transport.close()
+
+    # Time
+
+    def _expect_request(self) -> None:
+        self._due = self.hub.loop.time() + self.hub.config.limits.request_seconds
+        self.wake_at(self._due)
+
+    def on_alarm(self, now: float) -> float:
+        if self._task is None:
+            if now >= self._due and not self.outbox.paused:
+                self.transport.close()
+                return NEVER
+            return self._due
+        answer = self._answer
+        if answer is None:
+            return NEVER
+        if not answer.begun:
+            if now < self._head_due:
+                return self._head_due
+            answer.send_head()
+        interval = self.hub.config.heartbeat_seconds.sse
+        if now - self.quiet_since >= interval:
+            answer.ping()
+            return now + interval
+        return self.quiet_since + interval
+
+    # Requests
+
+    def _advance(self) -> None:
+        """Answers the requests that are here, until one takes time or the network takes no more."""
+        while self._task is None and not self._closing and not self.outbox.paused:
+            try:
+                request = self._parser.take()
+            except RaffelError as error:
+                self._closing = True
+                self._answer_error(None, error)
+                return
+            if request is None:
+                if self._parser.expects_continue():
+                    self.transport.write(CONTINUE)
+                self.resume_reading()
+                return
+            self._closing = request.close or self.hub.draining
+            try:
+                self._dispatch(request)
+            except RaffelError as error:
+                self._answer_error(request, error)
+
+    def _dispatch(self, request: Request) -> None:
+        base, path = self._http.base, request.path
+        if base:
+            if not path.startswith(base + "/"):
+                raise RaffelError("NOT_FOUND", f"found the path {path[:200]!r}, expected one below {base!r}")
+            path = path[len(base) :]
+        if path == _HEALTH or path.startswith(_HEALTH + "/"):
+            self._health(request, path)
+            return
+        host, origin = request.headers.get("host", ""), request.headers.get("origin")
+        self._http.policy.check_host(host)
+        if origin is not None:
+            self._http.policy.check_origin(origin, host)
+        if request.method == "OPTIONS":
+            self._answer_plain(request, 204, b"", preflight_headers())
+        elif path.startswith(_STREAMS):
+            self._open_stream(request, path[len(_STREAMS) :])
+        else:
+            self._open_procedure(request, path[1:])
+
+    def _open_stream(self, request: Request, name: str) -> None:
+        route, params = self.hub.router.find_path(name)
+        if route.kind is Kind.UNARY:
+            raise RaffelError("UNIMPLEMENTED", f"{route.name} is a procedure: POST /{route.name.replace('.', '/')}")
+        if route.kind is not Kind.SERVER:
+            raise RaffelError("UNIMPLEMENTED", f"{route.name} is a {route.kind} stream: {_CARRIERS} carry it")
+        if request.method not in ("GET", "POST", "HEAD"):
+            raise _method_not_allowed(request, "GET, HEAD, POST, OPTIONS")
+        fields = request.fields() if request.query else []
+        last_event_id = request.headers.get("last-event-id") or next((v for k, v in fields if k == "lastEventId"), None)
+        if last_event_id == LAST_ID:
+            self._answer_plain(request, 204, b"", _NO_STORE)
+            return
+        form = choose_form(request.headers.get("accept"), route)
+        chunked = not request.http10
+        self._closing = self._closing or not chunked
+        if request.method == "HEAD":
+            self._answer_raw(request, self._stream_head(request, form, chunked))
+            return
+        if self.hub.draining:
+            self.transport.close()  # an answer other than 200 would keep an EventSource away for good
+            return
+        timeout = timeout_seconds(request.headers.get("timeout-ms"))
+        ctx = Context(
+            route.name,
+            protocol=form.name,
+            app=self.hub.app,
+            peer=self.peer,
+            params=params,
+            metadata=request.headers,
+            last_event_id=last_event_id,
+        )
+        session = Session(route, ctx, _decoder(request, fields, params))
+        session.set_deadline(timeout)
+        answer = StreamAnswer(self, session, form, self._stream_head(request, form, chunked), chunked=chunked)
+        self._answer = answer
+        self._head_due = self.hub.loop.time() + HEAD_SECONDS
+        self.wake_at(self._head_due)
+        self._run(session, self._stream(request, answer))
+
+    def _open_procedure(self, request: Request, name: str) -> None:
+        route, params = self.hub.router.find_path(name)
+        if route.kind is not Kind.UNARY:
+            raise RaffelError("UNIMPLEMENTED", f"{route.name} is a {route.kind} stream, expected a procedure")
+        if request.method != "POST":
+            raise _method_not_allowed(request, "POST, OPTIONS")
+        timeout = timeout_seconds(request.headers.get("timeout-ms"))
+        ctx = Context(
+            route.name,
+            protocol="http",
+            app=self.hub.app,
+            peer=self.peer,
+            params=params,
+            metadata=request.headers,
+        )
+        session = Session(route, ctx, _decoder(request, [], params))
+        session.set_deadline(timeout)
+        self._run(session, self._procedure(request, session))
+
+    def _run(self, session: Session, work: Coroutine[Any, Any, None]) -> None:
+        self._session = session
+        self.hub.sessions.add(session)
+        self._task = self.hub.loop.create_task(self._watched(session, work))
+
+    async def _watched(self, session: Session, work: Coroutine[Any, Any, None]) -> None:
+        """Runs one answer and goes on to the next request, whatever came of it."""
+        try:
+            await work
+        except Exception:
+            log.exception("an answer failed: a fault of the server", extra={"route": session.route.name})
+            self.transport.abort()
+        finally:
+            self.hub.sessions.discard(session)
+            self._task = self._session = self._answer = None
+            self._head_due = NEVER
+        if not self.outbox.closed:
+            self._done()
+
+    async def _stream(self, request: Request, answer: StreamAnswer) -> None:
+        session = answer.session
+        outcome = await session.run(answer.pump)
+        if self.outbox.closed or outcome.reason == "client_disconnected":
+            return
+        refused = outcome.error is not None and not answer.begun
+        if refused and not (outcome.reason in ("server_draining", "reloaded") and answer.sse):
+            assert outcome.error is not None
+            self._write_error(request, outcome.error)
+            return
+        if not answer.finish(outcome) or outcome.reason == "server_draining":
+            self._closing = True
+
+    async def _procedure(self, request: Request, session: Session) -> None:
+        body = b""
+
+        async def encode(result: Any) -> None:
+            nonlocal body
+            output = session.route.output
+            trusted = not session.route.meta.check_output and type(result) is output.trusted
+            body = output.encode(result) if trusted else output.dump(result)
+
+        outcome = await session.run(encode)
+        if self.outbox.closed or outcome.reason == "client_disconnected":
+            return
+        if outcome.error is not None:
+            self._write_error(request, outcome.error)
+        else:
+            self._write_answer(request, 200, body, [("Content-Type", _JSON)])
+
+    def _done(self) -> None:
+        """One answer is complete: the connection ends, or the next request is due."""
+        self.outbox.frame = b"".join
+        if self._closing:
+            self.transport.close()
+            return
+        self._expect_request()
+        self._advance()
+
+    # Answers
+
+    def _health(self, request: Request, path: str) -> None:
+        if request.method not in ("GET", "HEAD"):
+            raise _method_not_allowed(request, "GET, HEAD")
+        if path not in (_HEALTH, "/health/live", "/health/ready"):
+            raise RaffelError("NOT_FOUND", f"found {path[:100]!r}, expected /health, /health/live or /health/ready")
+        ready = self.hub.ready or path == "/health/live"
+        body = {"status": "ok" if ready else "draining", "streams": len(self.hub.sessions)}
+        headers = [("Content-Type", _JSON), ("Cache-Control", "no-store")]
+        self._answer_plain(request, 200 if ready else 503, msgspec.json.encode(body), headers)
+
+    def _answer_error(self, request: Request | None, error: RaffelError) -> None:
+        self._write_error(request, error)
+        self._answered()
+
+    def _answer_plain(self, request: Request, status: int, body: bytes, headers: Headers) -> None:
+        self._write_answer(request, status, body, headers)
+        self._answered()
+
+    def _answer_raw(self, request: Request, data: bytes) -> None:
+        self.transport.write(data)
+        self._answered()
+
+    def _answered(self) -> None:
+        if self._closing:
+            self.transport.close()
+        else:
+            self._expect_request()
+
+    def _write_error(self, request: Request | None, error: RaffelError) -> None:
+        headers = [("Content-Type", _JSON), *_NO_STORE]
+        if error.status in (429, 503):
+            headers.append(("Retry-After", "1"))
+        elif error.status == 401:
+            headers.append(("WWW-Authenticate", "Bearer"))
+        elif isinstance(error, _MethodNotAllowed):
+            headers.append(("Allow", error.allow))
+        self._write_answer(request, error.status, b'{"error":%b}' % error.to_json(), headers)
+
+    def _write_answer(self, request: Request | None, status: int, body: bytes, headers: Headers) -> None:
+        lines = [*headers, ("Date", self.hub.http_date())]
+        if status != 204:
+            lines.append(("Content-Length", str(len(body))))
+            lines.append(("X-Content-Type-Options", "nosniff"))
+        if self._closing:
+            lines.append(("Connection", "close"))
+        lines += self._cors(request)
+        data = head(status, lines)
+        if request is None or request.method != "HEAD":
+            data += body
+        self.transport.write(data)
+
+    def _cors(self, request: Request | None) -> Headers:
+        origin = None if request is None else request.headers.get("origin")
+        if request is None or origin is None:
+            return ()
+        allowed = self._http.policy.allows(origin.lower(), request.headers.get("host", "").lower())
+        return self._http.policy.cors_headers(origin) if allowed else ()
+
+    def _stream_head(self, request: Request, form: Form, chunked: bool) -> bytes:
+        extra = "".join(f"{name}: {value}\r\n" for name, value in self._cors(request))
+        closing = "Connection: close\r\n" if self._closing else ""
+        return _form_head(form, chunked) + f"Date: {self.hub.http_date()}\r\n{closing}{extra}\r\n".encode("latin-1")
+
+
+@functools.cache
+def _form_head(form: Form, chunked: bool) -> bytes:
+    """The constant part of a stream's head."""
+    headers = [
+        ("Content-Type", form.content_type),
+        ("Cache-Control", "no-cache, no-transform"),
+        ("X-Accel-Buffering", "no"),
+    ]
+    if chunked:
+        headers.append(("Transfer-Encoding", "chunked"))
+    return head(200, headers)[:-2]
+
+
+_NO_STORE = (("Cache-Control", "no-store"),)
+
+
+class _MethodNotAllowed(RaffelError):
+    """METHOD_NOT_ALLOWED with the methods that are (RFC 9110, 15.5.6)."""
+
+    allow = ""
+
+
+def _method_not_allowed(request: Request, allow: str) -> RaffelError:
+    error = _MethodNotAllowed("METHOD_NOT_ALLOWED", f"found {request.method}, expected one of {allow}")
+    error.allow = allow
+    return error
+
+
+def _decoder(request: Request, fields: list[tuple[str, str]], params: dict[str, str]) -> Decode:
+    """Reads a request's input: the query of a GET, the JSON body of a POST."""
+    if request.method == "GET":
+        pairs = [(key, value) for key, value in fields if key != "lastEventId"]
+        return lambda route: route.input.from_query(pairs, params)
+
+    def decode(route: Route) -> Any:
+        if request.body or "content-type" in request.headers:
+            media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+            if media != _JSON and not (media.startswith("application/") and media.endswith("+json")):
+                expected = "application/json or application/*+json"
+                raise RaffelError(
+                    "UNSUPPORTED_MEDIA_TYPE", f"found the content type {media[:100]!r}, expected {expected}"
+                )
+        return route.input.decode(request.body, params)
+
+    return decode

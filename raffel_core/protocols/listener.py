@@ -1,0 +1,107 @@
+"""One port for every protocol: the first byte of a connection decides who serves it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+from typing import cast
+
+from raffel_core.config import Limits
+from raffel_core.protocols.connection import Connection, Hub, peer_name
+
+log = logging.getLogger("raffel")
+
+BACKLOG = 4096
+NOTSENT_LOWAT = 16 * 1024
+KEEPALIVE = {"TCP_KEEPIDLE": 20, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
+
+_HTTP = range(ord("A"), ord("Z") + 1)
+_TLS = 0x16
+_HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+
+class Listener(asyncio.Protocol):
+    """Looks at what a new connection says first and hands the connection, with what was read, to its protocol."""
+
+    __slots__ = ("_first", "_http", "_hub", "_timer", "_transport")
+
+    def __init__(self, hub: Hub, http: Callable[[], Connection]) -> None:
+        self._hub = hub
+        self._http = http
+        self._first = b""
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but its class
+        hub = self._hub
+        if len(hub.connections) >= hub.config.limits.connections:
+            log.warning("connection refused: %d are open, which is the limit", len(hub.connections))
+            self._transport.abort()
+            return
+        hub.connections.add(self)
+        self._timer = hub.loop.call_later(hub.config.limits.request_seconds, self._transport.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._leave()
+
+    def drain(self) -> None:
+        self._transport.abort()
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        self._first += data
+        first = self._first
+        if first[0] in _HTTP:
+            if not _HTTP2_PREFACE.startswith(first[: len(_HTTP2_PREFACE)]):
+                self._hand_over(self._http())
+                return
+            if len(first) < len(_HTTP2_PREFACE):
+                return
+        elif first[0] == _TLS:
+            peer = peer_name(self._transport.get_extra_info("peername"))
+            log.warning("connection closed: TLS on a port that has none", extra={"peer": peer})
+        self._transport.abort()
+
+    def _hand_over(self, protocol: Connection) -> None:
+        self._leave()
+        transport = self._transport
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+        protocol.data_received(self._first)
+
+    def _leave(self) -> None:
+        self._hub.connections.discard(self)
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+def listening_socket(host: str, port: int, limits: Limits) -> socket.socket:
+    """A socket that listens, with the options that accepted ones inherit. OSError where the address cannot be had."""
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6 and host == "::":
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        options = KEEPALIVE | {
+            "TCP_NOTSENT_LOWAT": NOTSENT_LOWAT,
+            "TCP_USER_TIMEOUT": int(limits.stall_seconds * 1000),
+        }
+        for name, value in options.items():
+            if hasattr(socket, name):  # each platform has some of them
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        sock.setblocking(False)
+        sock.bind(address)
+        sock.listen(BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    return sock

@@ -1,0 +1,110 @@
+"""Which hosts are answered and which origins may ask: what keeps a page of somebody else's away from this server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from ipaddress import ip_address
+
+from raffel_core.errors import RaffelError
+
+LOCAL_NAMES = ("localhost", "*.localhost")
+ALLOWED_HEADERS = "content-type, authorization, last-event-id, timeout-ms"
+ALLOWED_METHODS = "GET, HEAD, POST"
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+_WILDCARDS = ("0.0.0.0", "::", "")
+
+
+class OriginPolicy:
+    """Host and Origin of a request against what the configuration allows (RFC 6454; the Fetch standard)."""
+
+    __slots__ = ("_any_address", "_any_host", "_hosts", "_local", "_origins")
+
+    def __init__(self, allowed_hosts: Sequence[str], origins: Sequence[str], *, development: bool, host: str) -> None:
+        self._hosts = tuple(name.lower() for name in allowed_hosts)
+        self._local = development
+        self._any_host = not development and not allowed_hosts
+        self._any_address = development and host in _WILDCARDS
+        if development:
+            self._hosts += (*LOCAL_NAMES, host.lower())
+        self._origins = frozenset(origin.lower() for origin in origins)
+
+    def check_host(self, host: str) -> None:
+        """Raises MISDIRECTED_REQUEST (421) for a Host that is not served here."""
+        if self._any_host:
+            return
+        name = _host_name(host)
+        if _is_loopback(name) and self._local:
+            return
+        if self._any_address and _is_address(name):
+            return  # an address in Host was typed, not rebound: no page can make a browser send it for a name
+        if any(_matches(name, pattern) for pattern in self._hosts):
+            return
+        raise RaffelError(
+            "MISDIRECTED_REQUEST",
+            f"the host {host[:100]!r} is not served here; `allowed_hosts` says which are",
+            status=421,
+        )
+
+    def check_origin(self, origin: str, host: str) -> None:
+        """Raises PERMISSION_DENIED for an origin that is neither the Host's own nor allowed."""
+        if not self.allows(origin.lower(), host.lower()):
+            raise RaffelError(
+                "PERMISSION_DENIED",
+                f"the origin {origin[:100]!r} may not call this server; `cors.origins` says which may",
+            )
+
+    def allows(self, origin: str, host: str) -> bool:
+        scheme, separator, authority = origin.partition("://")
+        if not separator or not authority:
+            return False  # `null` is every sandboxed frame and every file
+        if origin in self._origins or "*" in self._origins:
+            return True
+        port = _DEFAULT_PORTS.get(scheme, "")
+        if authority.removesuffix(port) == host.removesuffix(port):
+            return True
+        name = _host_name(authority)
+        return self._local and (_is_loopback(name) or any(_matches(name, local) for local in LOCAL_NAMES))
+
+    def cors_headers(self, origin: str) -> list[tuple[str, str]]:
+        """What lets the page of an allowed origin read the answer."""
+        if "*" in self._origins and origin.lower() not in self._origins:
+            return [("Access-Control-Allow-Origin", "*")]
+        return [
+            ("Access-Control-Allow-Origin", origin),
+            ("Vary", "Origin"),
+            ("Access-Control-Allow-Credentials", "true"),
+        ]
+
+
+def preflight_headers() -> list[tuple[str, str]]:
+    return [
+        ("Access-Control-Allow-Methods", ALLOWED_METHODS),
+        ("Access-Control-Allow-Headers", ALLOWED_HEADERS),
+        ("Access-Control-Max-Age", "600"),
+    ]
+
+
+def _host_name(authority: str) -> str:
+    """The name or address of `host:port`, without brackets and a final dot, in lower case."""
+    authority = authority.lower()
+    if authority.startswith("["):
+        return authority[1:].partition("]")[0]
+    return authority.partition(":")[0].removesuffix(".")
+
+
+def _matches(name: str, pattern: str) -> bool:
+    if pattern.startswith("*."):
+        return name.endswith(pattern[1:]) and len(name) > len(pattern) - 1
+    return name == pattern
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_loopback(name: str) -> bool:
+    return _is_address(name) and ip_address(name).is_loopback

@@ -1,0 +1,417 @@
+"""The server: routes from files and from code, the listening port, reload, and the end of it all."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import ssl
+import sys
+import time
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from raffel_core.builder import RouteBuilder
+from raffel_core.config import Config
+from raffel_core.conflict import RESERVED
+from raffel_core.context import App
+from raffel_core.discovery.load import FolderLoader
+from raffel_core.discovery.modules import ProjectModules
+from raffel_core.discovery.reload import Difference, difference
+from raffel_core.errors import Problem, ProjectError
+from raffel_core.interceptor import Interceptor
+from raffel_core.lifespan import Lifespan, RunningLifespan
+from raffel_core.protocols.connection import Hub
+from raffel_core.protocols.http import Http
+from raffel_core.protocols.listener import Listener, listening_socket
+from raffel_core.registry import Registry
+from raffel_core.route import Kind, Route
+from raffel_core.router import InProcess, Router
+from raffel_core.session import Session
+
+log = logging.getLogger("raffel")
+
+DEV_DRAIN_SECONDS = 1.0
+"""What a shutdown in development gives what is still open."""
+
+CUT_SECONDS = 0.5
+"""What handlers have for their `finally` blocks after the cut."""
+
+_POLL_SECONDS = 0.02
+
+
+class Loaded(NamedTuple):
+    """A project as it has been loaded: what a server starts with, and what a reload brings."""
+
+    router: Router
+    lifespans: tuple[Lifespan, ...]
+    lifespans_changed: bool
+
+
+class Server:
+    """A server of streams and procedures.
+
+    Routes come from `routes(folder)`, from `stream(name)` and `procedure(name)`, or from both. `root` is the folder
+    whose modules routes may import; it is put on `sys.path`. With `development` errors tell their cause, only this
+    machine's own names are answered, and a shutdown is quick.
+    """
+
+    def __init__(self, config: Config | None = None, *, root: Path | None = None, development: bool = False) -> None:
+        self.config = config or Config()
+        self.root = (root or Path.cwd()).absolute()
+        self.development = development
+        self._folders: list[Path] = []
+        self._loaders: list[FolderLoader] = []
+        self._modules: ProjectModules | None = None
+        self._builders: list[RouteBuilder] = []
+        self._built: dict[int, Route] = {}
+        self._interceptors: list[Interceptor] = []
+        self._hub: Hub | None = None
+        self._listeners: list[asyncio.Server] = []
+        self._lifespans: list[RunningLifespan] = []
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._reloading = asyncio.Lock()
+        self._stopping = False
+
+    # Building
+
+    def stream(self, name: str, **meta: Any) -> RouteBuilder:
+        """A stream of this name; `meta` is what a route file's `meta` may say. Complete it with a handler."""
+        return self._builder(name, meta, procedure=False)
+
+    def procedure(self, name: str, **meta: Any) -> RouteBuilder:
+        """A procedure of this name. Complete it with a handler."""
+        return self._builder(name, meta, procedure=True)
+
+    def _builder(self, name: str, meta: dict[str, Any], *, procedure: bool) -> RouteBuilder:
+        builder = RouteBuilder(name, meta, procedure=procedure, depth=3)
+        self._builders.append(builder)
+        return builder
+
+    def use(self, *interceptors: Interceptor) -> Server:
+        """Adds interceptors around every route, the first one outermost."""
+        self._interceptors.extend(interceptors)
+        return self
+
+    def routes(self, folder: str | os.PathLike[str]) -> Server:
+        """Adds a folder of route files; a relative one starts at `root`."""
+        self._folders.append(self.root / folder)
+        return self
+
+    @property
+    def folders(self) -> Sequence[Path]:
+        return tuple(self._folders)
+
+    # Loading
+
+    def load(self, touched: Collection[Path] = ()) -> Loaded:
+        """Loads all routes, again those whose files or imports changed. Raises ProjectError with every problem found.
+
+        After an error everything is as it was before. It runs user code and may be called in a thread.
+        """
+        if self._modules is None:
+            self._modules = ProjectModules(self.root)
+        self._loaders += [
+            FolderLoader(folder, self._modules, reserved=self._reserved(), interceptors=self._interceptors)
+            for folder in self._folders[len(self._loaders) :]
+        ]
+        dirty = self._modules.begin(touched)
+        try:
+            staged = [loader.load(dirty, touched) for loader in self._loaders]
+            problems = [problem for one in staged for problem in one.problems]
+            registry = Registry(route for one in staged for route in one.routes)
+            for route in self._build(problems):
+                registry.add(route)
+            problems += registry.problems(self._reserved())
+            if problems:
+                raise ProjectError(problems)
+            router = registry.router()
+        except BaseException:
+            for loader in self._loaders:
+                loader.rollback()
+            self._modules.rollback()
+            raise
+        for loader in self._loaders:
+            loader.commit()
+        self._modules.commit()
+        lifespans = tuple(one.lifespan for one in staged if one.lifespan is not None)
+        return Loaded(router, lifespans, any(one.lifespan_changed for one in staged))
+
+    def _build(self, problems: list[Problem]) -> list[Route]:
+        """The routes defined in code. They are made once: a reload keeps them."""
+        for number, builder in enumerate(self._builders):
+            if number not in self._built:
+                route, found = builder.build(self._interceptors)
+                problems += found
+                if route is not None:
+                    self._built[number] = route
+        return list(self._built.values())
+
+    def _reserved(self) -> frozenset[str]:
+        config = self.config
+        own = [config.websocket.path, config.jsonrpc.path]
+        own += [group.path for group in (config.docs, config.metrics) if group]
+        return RESERVED | {path.strip("/").partition("/")[0] for path in own}
+
+    # Running
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on; the configured one before that."""
+        for listener in self._listeners:
+            for sock in listener.sockets:
+                return int(sock.getsockname()[1])
+        return self.config.port
+
+    @property
+    def url(self) -> str:
+        host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
+        return f"{'https' if self.config.tls.cert else 'http'}://{host}:{self.port}"
+
+    @property
+    def router(self) -> Router:
+        """The routes that are being answered now."""
+        if self._hub is None:
+            raise RuntimeError("the server has not been started")
+        return self._hub.router
+
+    async def start(self) -> None:
+        """Loads the routes, runs their lifespans and listens. Where it raises, nothing is left running."""
+        if self._hub is not None:
+            raise RuntimeError("the server has been started")
+        loaded = self.load()
+        self._limit_connections()
+        app = App(debug=self.development)
+        hub = Hub(self.config, loaded.router, app, development=self.development)
+        app.calls = InProcess(lambda: hub.router)
+        try:
+            self._lifespans = await _start_lifespans(loaded.lifespans, app)
+            http = Http(hub)
+            sock = listening_socket(self.config.host, self.config.port, self.config.limits)
+            listener = await hub.loop.create_server(
+                lambda: Listener(hub, http.connection), sock=sock, ssl=self._tls(), **self._tls_options()
+            )
+        except BaseException:
+            await self._stop_lifespans(self._lifespans, CUT_SECONDS)
+            raise
+        self._hub = hub
+        self._listeners.append(listener)
+
+    def _tls(self) -> ssl.SSLContext | None:
+        tls = self.config.tls
+        if tls.cert is None or tls.key is None:
+            return None
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_alpn_protocols(["http/1.1"])
+        context.load_cert_chain(self.root / tls.cert, self.root / tls.key)
+        return context
+
+    def _tls_options(self) -> dict[str, Any]:
+        if self.config.tls.cert is None:
+            return {}
+        return {"ssl_handshake_timeout": self.config.limits.request_seconds, "ssl_shutdown_timeout": CUT_SECONDS}
+
+    def _limit_connections(self) -> None:
+        """Raises the limit of open files; where the hard one is too low for the connections, theirs is lowered."""
+        try:
+            import resource
+        except ImportError:
+            return
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        room = hard - 64  # for what is no connection
+        limits = self.config.limits
+        if hard != resource.RLIM_INFINITY and room < limits.connections:
+            log.warning("found a limit of %d open files: the limit of connections is now %d", hard, room)
+            self.config = msgspec.structs.replace(
+                self.config, limits=msgspec.structs.replace(limits, connections=max(1, room))
+            )
+
+    # Reloading
+
+    async def reload(self, touched: Collection[Path] = ()) -> Difference:
+        """Loads what changed and swaps it in: connections stay. Raises ProjectError and changes nothing on a problem."""
+        async with self._reloading:
+            hub = self._hub
+            if hub is None or self._stopping:
+                raise RuntimeError("the server is not running")
+            loaded = await asyncio.to_thread(self.load, touched)
+            app = hub.app
+            if loaded.lifespans_changed:
+                app = App(debug=self.development)
+                app.calls = hub.app.calls
+                started = await _start_lifespans(loaded.lifespans, app)
+                retired, self._lifespans = self._lifespans, started
+                self._spawn(self._retire(hub, hub.app, retired))
+            changes = difference(hub.router, loaded.router)
+            hub.router, hub.app = loaded.router, app
+            for session in list(hub.sessions):
+                self._renew(session, loaded.router, app)
+            return changes
+
+    def _renew(self, session: Session, router: Router, app: App) -> None:
+        """Puts one call on the new routes, as `reload.streams` says."""
+        route = router.routes.get(session.route.name)
+        policy = self.config.reload.streams or ("restart" if self.development else "finish")
+        if route is None:
+            session.cancel("reloaded")
+        elif (route is session.route and app is session.ctx.app) or session.route.kind is Kind.UNARY:
+            return
+        elif route.kind is not session.route.kind or policy == "end":
+            session.cancel("reloaded")
+        elif policy == "restart" and route.kind is Kind.SERVER:
+            session.restart(route, app)
+
+    async def _retire(self, hub: Hub, app: App, lifespans: list[RunningLifespan]) -> None:
+        """Lets what an old `_app.py` set up clean up, once no call has it any more."""
+        try:
+            while any(session.ctx.app is app for session in hub.sessions):
+                await asyncio.sleep(_POLL_SECONDS)
+        finally:
+            await self._stop_lifespans(lifespans, CUT_SECONDS)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # Stopping
+
+    async def stop(self) -> None:
+        """Drains and ends: not later than `drain_delay_seconds` + `drain_seconds` + 1, whatever is connected.
+
+        The order: not ready, listeners closed, server streams ended one after the other over half of the time, then
+        what is left is cut and named in the log, then the lifespans clean up.
+        """
+        hub, self._stopping = self._hub, True
+        if hub is None:
+            return
+        config = self.config
+        seconds = min(config.drain_seconds, DEV_DRAIN_SECONDS) if self.development else config.drain_seconds
+        hub.ready = False
+        if not self.development and config.drain_delay_seconds:
+            await asyncio.sleep(config.drain_delay_seconds)
+        end = time.monotonic() + seconds
+        hub.draining = True
+        for listener in self._listeners:
+            listener.close()
+        for connection in list(hub.connections):
+            connection.drain()
+        await self._drain_streams(hub, seconds / 2)
+        await _until(lambda: not hub.connections and not hub.sessions, end)
+        await self._cut(hub)
+        for task in self._tasks:
+            task.cancel()
+        await self._stop_lifespans(self._lifespans, max(CUT_SECONDS * 0.8, end - time.monotonic()))
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=CUT_SECONDS)
+        self._hub = None
+        self._listeners.clear()
+
+    async def _drain_streams(self, hub: Hub, seconds: float) -> None:
+        """Ends the server streams one after the other, so that their clients do not come back in a herd."""
+        streams = [session for session in hub.sessions if session.route.kind is Kind.SERVER]
+        if streams:
+            log.info("draining: %d streams end within %.1f s", len(streams), seconds)
+        started = time.monotonic()
+        for number, session in enumerate(streams, 1):
+            session.cancel("server_draining")
+            due = started + seconds * number / len(streams)
+            if number < len(streams) and due - time.monotonic() > _POLL_SECONDS:
+                await asyncio.sleep(due - time.monotonic())
+
+    async def _cut(self, hub: Hub) -> None:
+        for session in list(hub.sessions):
+            log.warning("cut: %s of %s did not end in time", session.ctx.route, session.ctx.peer)
+            session.cancel("server_draining")
+        end = time.monotonic() + CUT_SECONDS
+        await _until(lambda: not hub.sessions, end - CUT_SECONDS / 2)
+        for connection in list(hub.connections):
+            connection.abort()
+        await _until(lambda: not hub.connections and not hub.sessions, end)
+        for session in hub.sessions:
+            log.error("abandoned: %s of %s does not end", session.ctx.route, session.ctx.peer)
+
+    async def _stop_lifespans(self, lifespans: list[RunningLifespan], seconds: float) -> None:
+        for lifespan in reversed(lifespans):
+            try:
+                async with asyncio.timeout(seconds):
+                    await lifespan.stop()
+            except TimeoutError:
+                log.error("the cleaning up of `lifespan` took too long and was cancelled")
+            except Exception:
+                log.exception("the cleaning up of `lifespan` failed")
+
+    def run(self, ready: Callable[[], Awaitable[None] | None] | None = None) -> None:
+        """Starts, serves until SIGINT or SIGTERM, and drains; a second signal ends the process at once.
+
+        SIGHUP reloads. `ready` is called when connections are accepted; a coroutine runs until the server stops.
+        """
+        _run(self._serve(ready))
+
+    async def _serve(self, ready: Callable[[], Awaitable[None] | None] | None) -> None:
+        loop = asyncio.get_running_loop()
+        ending = asyncio.Event()
+
+        def end() -> None:
+            if ending.is_set():
+                os._exit(1)
+            ending.set()
+
+        await self.start()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, end)
+        loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self._reload_on_signal()))
+        beside = None if ready is None else ready()
+        watch = asyncio.ensure_future(beside) if beside is not None else None
+        try:
+            await ending.wait()
+        finally:
+            if watch is not None:
+                watch.cancel()
+                await asyncio.wait([watch])
+            await self.stop()
+
+    async def _reload_on_signal(self) -> None:
+        try:
+            changes = await self.reload()
+        except ProjectError as error:
+            for problem in error.problems:
+                log.error("not reloaded: %s", problem)
+        else:
+            log.info("reloaded: %d added, %d changed, %d removed", *map(len, changes))
+
+
+async def _start_lifespans(lifespans: Sequence[Lifespan], app: App) -> list[RunningLifespan]:
+    running: list[RunningLifespan] = []
+    try:
+        for lifespan in lifespans:
+            one = RunningLifespan()
+            await one.start(lifespan, app)
+            running.append(one)
+    except BaseException:
+        for one in reversed(running):
+            await one.stop()
+        raise
+    return running
+
+
+async def _until(condition: Callable[[], bool], end: float) -> None:
+    while not condition() and time.monotonic() < end:
+        await asyncio.sleep(_POLL_SECONDS)
+
+
+def _run(main: Coroutine[Any, Any, None]) -> None:
+    if sys.platform == "win32":
+        asyncio.run(main)
+        return
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main)

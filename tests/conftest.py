@@ -1,0 +1,76 @@
+"""What all tests share: a real server on a real port, and nothing left running after a test."""
+
+from __future__ import annotations
+
+import asyncio
+import textwrap
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import uvloop
+
+from raffel_core.config import Config
+from raffel_core.server import Server
+
+Serve = Callable[..., Awaitable[Server]]
+
+
+@pytest.fixture(scope="session")
+def event_loop_policy() -> asyncio.AbstractEventLoopPolicy:
+    return uvloop.EventLoopPolicy()
+
+
+@pytest.fixture(autouse=True)
+async def no_task_is_left() -> AsyncIterator[None]:
+    """A test that leaves a task running fails."""
+    before = asyncio.all_tasks()
+    yield
+    left = asyncio.all_tasks() - before
+    for _ in range(100):
+        if not left:
+            return
+        await asyncio.sleep(0.005)
+        left = asyncio.all_tasks() - before
+    assert not left
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Callable[[Mapping[str, str]], Path]:
+    """Writes files below a new project's root, dedented; a file whose text is None is removed."""
+
+    def write(files: Mapping[str, str | None]) -> Path:
+        for name, text in files.items():
+            file = tmp_path / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            if text is None:
+                file.unlink()
+            else:
+                file.write_text(textwrap.dedent(text))
+        return tmp_path
+
+    return write
+
+
+@pytest.fixture
+async def serve(project: Callable[[Mapping[str, str]], Path]) -> AsyncIterator[Serve]:
+    """Starts a server on a free port: `await serve({"ticks.stream.py": source}, limits={...})`."""
+    servers: list[Server] = []
+
+    async def start(
+        files: Mapping[str, str] | None = None, *, development: bool = False, **options: Any
+    ) -> Server:
+        root = project({f"routes/{name}": text for name, text in (files or {}).items()})
+        (root / "routes").mkdir(exist_ok=True)
+        settings = {"host": "127.0.0.1", "port": 0, "drain_seconds": 0.2, **options}
+        server = Server(msgspec.convert(settings, Config), root=root, development=development)
+        server.routes("routes")
+        await server.start()
+        servers.append(server)
+        return server
+
+    yield start
+    for server in servers:
+        await server.stop()
