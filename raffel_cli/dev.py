@@ -29,24 +29,15 @@ def dev_command(routes: str | None, file: Path | None, host: str | None, port: i
       raffel dev routes --port 4000
     """
 
-    def start() -> None:
-        server = open_server(routes, file, {"host": host, "port": port}, "dev")
-        config = server.config.log
-        logs.configure(config.level, "json" if config.format == "json" else "text")
-        server.run(lambda: _serve(server))
-
-    run(start)
+    run("dev", routes, file, {"host": host, "port": port}, _serve)
 
 
 async def _serve(server: Server) -> None:
     """Says where the routes are, and reloads them whenever a file is saved."""
     output.line(f"raffel dev at {server.url} (Ctrl-C ends)", "bold")
     for route in server.router.routes.values():
-        path = route.name.replace(".", "/")
-        if route.kind is Kind.UNARY:
-            output.line(f"  POST {server.url}/{path}")
-        elif route.kind is Kind.SERVER:
-            output.line(f"  GET  {server.url}/streams/{path}")
+        if route.kind in _METHODS:
+            output.line(f"  {_METHODS[route.kind]:4} {server.url}{_path(server, route)}")
     async for saved in saves(server.watched, server.config.reload.debounce_ms):
         started = time.perf_counter()
         try:

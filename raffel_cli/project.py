@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from raffel_core.config import FILE_NAME, Command, load_config
+from raffel_core.router import Router
 from raffel_core.server import Server
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -54,3 +57,12 @@ def open_server(
     server = Server(config, root=root if has_file else folder.parent, development=development)
     server.routes(folder)
     return server
+
+
+def load_routes(routes: str | None, file: Path | None) -> Router:
+    """The project's routes, none of them served. Raises ProjectError with every problem found.
+
+    What modules print while they are imported goes to standard error: standard output has the command's answer alone.
+    """
+    with redirect_stdout(sys.stderr):
+        return open_server(routes, file).load().router

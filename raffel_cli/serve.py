@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import click
 
-from raffel_cli import logs, output
-from raffel_cli.project import open_server, routes_argument, serving_options
+from raffel_cli import output
+from raffel_cli.project import routes_argument, serving_options
 from raffel_cli.running import run
-
-log = logging.getLogger("raffel")
+from raffel_core.server import Server
 
 
 @click.command("serve")
@@ -26,11 +24,8 @@ def serve_command(routes: str | None, file: Path | None, host: str | None, port:
     Example:
       raffel serve routes --port 8080
     """
+    run("serve", routes, file, {"host": host, "port": port}, _ready)
 
-    def start() -> None:
-        server = open_server(routes, file, {"host": host, "port": port}, "serve")
-        config = server.config.log
-        logs.configure(config.level, "text" if config.format == "text" else "json")
-        server.run(lambda: output.line(f"serving {len(server.router.routes)} routes at {server.url}"))
 
-    run(start)
+def _ready(server: Server) -> None:
+    output.line(f"serving {len(server.router.routes)} routes at {server.url}")

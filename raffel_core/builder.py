@@ -84,6 +84,7 @@ class RouteBuilder:
             meta=self._meta,
             input_schema=self._input,
             output_schema=self._output,
-            interceptors=[*outer, *self._interceptors],
+            interceptors=self._interceptors,
+            outer=outer,
             description=(getattr(self._handler, "__doc__", None) or "").strip(),
         )

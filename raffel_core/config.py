@@ -8,7 +8,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from copy import copy
 from difflib import get_close_matches
@@ -340,6 +340,14 @@ def in_force(config: Config) -> Iterator[tuple[Option, Any]]:
         if isinstance(group, Struct):
             value = getattr(group, last)
             yield option, isinstance(value, Struct) or value
+
+
+def overridden(weak: Config, strong: Config, names: Collection[str]) -> Config:
+    """`weak` with what `strong` has for these options and, where `weak` has defaults, for those that depend on the command."""
+    values = {option.name: value for option, value in in_force(weak)}
+    by_command = (name for name in BY_COMMAND["dev"] if values.get(name) == OPTIONS[name].default)
+    chosen = {*names, *by_command}
+    return _build(Config, values | {option.name: value for option, value in in_force(strong) if option.name in chosen})  # type: ignore[no-any-return]  # it builds what it is given
 
 
 class Loaded(NamedTuple):

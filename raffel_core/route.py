@@ -5,9 +5,10 @@ from __future__ import annotations
 import collections.abc
 import difflib
 import inspect
+import sys
 import types
 import typing
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from enum import StrEnum
 from functools import partial
 from typing import Annotated, Any, Literal, NamedTuple
@@ -56,12 +57,12 @@ class Meta(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     content_type: str | None = None
     """The form of the items where the client does not choose one: `application/x-ndjson`, `text/event-stream`, ..."""
     content_types: Any = None
-    auth: Literal["none", "required"] | list[str] | None = None
+    auth: Literal["none", "required"] | Annotated[list[str], msgspec.Meta(min_length=1)] | None = None
     """`none`, `required`, or the roles of which one is needed."""
     priority: Annotated[int, msgspec.Meta(ge=-128, le=127)] = 0
     high_water_mark: Annotated[int, msgspec.Meta(ge=1)] | None = None
     """Items that may be queued while the connection cannot be written."""
-    deadline: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    deadline: Annotated[float, msgspec.Meta(gt=0, le=31_536_000)] | None = None
     """Seconds that a call may take."""
     check_output: bool = True
     """False trusts items that already are of the declared type."""
@@ -78,7 +79,7 @@ class Origin(NamedTuple):
 
     def problem(self, part: str, found: str, expected: str) -> Problem:
         line = self.lines.get(part) or self.lines.get(part.partition(".")[0]) or self.lines.get("", 1)
-        return Problem(self.file, line, found, expected)
+        return Problem(self.file, line, _one_line(found), expected)
 
 
 class Route:
@@ -164,44 +165,42 @@ def make_route(
     input_schema: Any = None,
     output_schema: Any = None,
     interceptors: Any = (),
+    outer: Sequence[Interceptor] = (),
     authenticate: Authenticate | None = None,
     description: str = "",
 ) -> tuple[Route | None, list[Problem]]:
-    """A route, or all that is wrong with it. `description` counts where `meta` has none."""
-    checked, problems = _meta({} if meta is None else meta, origin)
-    if handler is None or not callable(handler):
-        found = "no `handler`" if handler is None else f"`handler` is {_a(type(handler).__name__)}"
-        problems.append(origin.problem("handler", found, "`async def handler(input, ctx)`"))
-        return None, problems
-    if checked is None:
-        return None, problems
-    if not checked.description and description:
-        checked = msgspec.structs.replace(checked, description=description)
-    kind = Kind.UNARY if procedure else Kind(checked.direction)
-    problems += _shape_problems(handler, kind, origin)
-    hints, hint_problem = _hints(handler)
-    declared_input = input_schema if input_schema is not None else _input_hint(handler, hints, kind)
-    declared_output = output_schema if output_schema is not None else _output_hint(hints, kind)
-    if hint_problem and (input_schema is None or output_schema is None):
-        expected = "names that the module has at run time, or `input_schema` and `output_schema`"
-        problems.append(origin.problem("handler", hint_problem, expected))
-    schemas: list[Schema[Any]] = []
-    for part, given, declared in (
-        ("input_schema", input_schema, declared_input),
-        ("output_schema", output_schema, declared_output),
-    ):
-        try:
-            schemas.append(schema_of(declared))
-        except (TypeError, ValueError) as error:
-            expected = "a msgspec type, a pydantic model or a JSON Schema"
-            problems.append(origin.problem(part if given is not None else "handler", f"{part}: {error}", expected))
-    problems += _interceptor_problems(interceptors, origin)
+    """A route, or all that is wrong with it.
+
+    `description` counts where `meta` has none; `outer` are interceptors from elsewhere, which run before its own.
+    """
+    checked, problems = _meta({} if meta is None else meta, procedure, origin)
+    problems += interceptor_problems(interceptors, origin)
     if checked.auth not in (None, "none") and authenticate is None:
         problems.append(
             origin.problem("meta.auth", "auth is required and no `_auth.py` serves this route", "one here or above")
         )
+    kind = Kind.UNARY if procedure else Kind(checked.direction)
+    unusable = _handler_problems(handler, kind, origin)
+    problems += unusable
+    schemas: list[Schema[Any]] = []
+    for part, given in (("input_schema", input_schema), ("output_schema", output_schema)):
+        declared = given
+        if given is None and not unusable:
+            try:
+                declared = _input_hint(handler, kind) if part == "input_schema" else _output_hint(handler, kind)
+            except Exception as error:  # an annotation is the user's code
+                found = f"an annotation of `handler` cannot be resolved: {error}"
+                problems.append(origin.problem("handler", found, f"names that exist at run time, or `{part}`"))
+                continue
+        try:
+            schemas.append(schema_of(declared))
+        except Exception as error:  # so is what a schema is made from
+            expected = "a msgspec type, a pydantic model or a JSON Schema"
+            problems.append(origin.problem(part if given is not None else "handler", f"{part}: {error}", expected))
     if problems:
         return None, problems
+    if not checked.description and description:
+        checked = msgspec.structs.replace(checked, description=description)
     route = Route(
         name,
         kind,
@@ -209,7 +208,7 @@ def make_route(
         meta=checked,
         input=schemas[0],
         output=schemas[1],
-        interceptors=interceptors or (),
+        interceptors=[*outer, *(interceptors or ())],
         authenticate=authenticate,
         origin=origin,
     )
@@ -219,18 +218,18 @@ def make_route(
 # What a handler is
 
 
-class _Shape(StrEnum):
+class Shape(StrEnum):
     ASYNC_GENERATOR = "an async generator"
     COROUTINE = "a coroutine"
     GENERATOR = "a plain generator"
     FUNCTION = "a plain function"
 
 
-_LEGAL: Mapping[Kind, tuple[_Shape, ...]] = {
-    Kind.SERVER: tuple(_Shape),
-    Kind.BIDI: (_Shape.ASYNC_GENERATOR, _Shape.GENERATOR),
-    Kind.CLIENT: (_Shape.COROUTINE, _Shape.FUNCTION),
-    Kind.UNARY: (_Shape.COROUTINE, _Shape.FUNCTION),
+_LEGAL: Mapping[Kind, tuple[Shape, ...]] = {
+    Kind.SERVER: tuple(Shape),
+    Kind.BIDI: (Shape.ASYNC_GENERATOR, Shape.GENERATOR),
+    Kind.CLIENT: (Shape.COROUTINE, Shape.FUNCTION),
+    Kind.UNARY: (Shape.COROUTINE, Shape.FUNCTION),
 }
 _WANTED: Mapping[Kind, str] = {
     Kind.SERVER: "an async generator (`async def` with `yield`)",
@@ -240,23 +239,23 @@ _WANTED: Mapping[Kind, str] = {
 }
 
 
-def _shape(handler: Callable[..., Any]) -> _Shape:
+def shape_of(handler: Callable[..., Any]) -> Shape:
     code = handler if inspect.isroutine(handler) or hasattr(handler, "func") else type(handler).__call__
     if inspect.isasyncgenfunction(code):
-        return _Shape.ASYNC_GENERATOR
+        return Shape.ASYNC_GENERATOR
     if inspect.iscoroutinefunction(code):
-        return _Shape.COROUTINE
+        return Shape.COROUTINE
     if inspect.isgeneratorfunction(code):
-        return _Shape.GENERATOR
-    return _Shape.FUNCTION
+        return Shape.GENERATOR
+    return Shape.FUNCTION
 
 
 def _normalise(handler: Callable[..., Any], kind: Kind) -> tuple[Start, bool]:
     """A function of exactly (input, ctx), and whether what it returns is to be awaited."""
-    shape = _shape(handler)
+    shape = shape_of(handler)
     count = _positional(handler)
-    if shape in (_Shape.ASYNC_GENERATOR, _Shape.COROUTINE):
-        awaits = shape is _Shape.COROUTINE
+    if shape in (Shape.ASYNC_GENERATOR, Shape.COROUTINE):
+        awaits = shape is Shape.COROUTINE
         if count >= 2:
             return handler, awaits
         if count == 1:
@@ -266,11 +265,13 @@ def _normalise(handler: Callable[..., Any], kind: Kind) -> tuple[Start, bool]:
     def arguments(input: Any, ctx: Context) -> tuple[Any, ...]:
         return (PlainInput(input) if kind.reads else input, ctx)[:count]
 
-    if shape is _Shape.GENERATOR:
+    if shape is Shape.GENERATOR:
         return lambda input, ctx: PlainItems(partial(handler, *arguments(input, ctx))), False
 
     async def start(input: Any, ctx: Context) -> Any:
         result = await call_in_thread(handler, *arguments(input, ctx))
+        if inspect.isawaitable(result):
+            result = await result  # a decorator's plain function around a coroutine
         if kind.writes and not hasattr(result, "__aiter__"):
             return PlainItems(lambda: result)
         return result
@@ -281,7 +282,7 @@ def _normalise(handler: Callable[..., Any], kind: Kind) -> tuple[Start, bool]:
 def _positional(handler: Callable[..., Any]) -> int:
     """How many of (input, ctx) the handler takes."""
     count = 0
-    for parameter in inspect.signature(handler).parameters.values():
+    for parameter in _parameters(handler):
         if parameter.kind is parameter.VAR_POSITIONAL:
             return 2
         if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
@@ -289,22 +290,38 @@ def _positional(handler: Callable[..., Any]) -> int:
     return min(count, 2)
 
 
-def _shape_problems(handler: Callable[..., Any], kind: Kind, origin: Origin) -> list[Problem]:
+def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """Raises TypeError or ValueError where a function written in C has no signature."""
+    if sys.version_info >= (3, 14):
+        from annotationlib import Format
+
+        # Names that exist only for a type checker must not fail here.
+        return list(inspect.signature(function, annotation_format=Format.FORWARDREF).parameters.values())
+    return list(inspect.signature(function).parameters.values())
+
+
+def _handler_problems(handler: Any, kind: Kind, origin: Origin) -> list[Problem]:
+    expected = "`async def handler(input, ctx)`"
+    if handler is None:
+        return [origin.problem("handler", "no `handler`", expected)]
+    if not callable(handler) or isinstance(handler, type):
+        return [origin.problem("handler", f"`handler` is {_what(handler)}", expected)]
+    try:
+        parameters = _parameters(handler)
+    except (TypeError, ValueError):
+        return [origin.problem("handler", "`handler` has no signature", "a Python function")]
     problems = []
-    shape = _shape(handler)
+    shape = shape_of(handler)
     if shape not in _LEGAL[kind]:
         what = "procedure" if kind is Kind.UNARY else f"{kind} stream"
         problems.append(origin.problem("handler", f"`handler` of a {what} is {shape}", _WANTED[kind]))
-    try:
-        parameters = list(inspect.signature(handler).parameters.values())
-    except (TypeError, ValueError):
-        return [*problems, origin.problem("handler", "`handler` has no signature", "a Python function")]
     needed = [p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     expected = "(input, ctx), (input) or ()"
     if len(needed) > 2 or any(p.kind is p.KEYWORD_ONLY for p in needed):
         problems.append(origin.problem("handler", f"`handler` takes ({', '.join(p.name for p in needed)})", expected))
-    elif [p.name for p in parameters] == ["ctx"]:
-        found = "`handler` takes `ctx` alone, and the first argument is the input"
+    elif parameters and parameters[0].name == "ctx":
+        alone = "alone" if len(parameters) == 1 else "first"
+        found = f"`handler` takes `ctx` {alone}, and the first argument is the input"
         problems.append(origin.problem("handler", found, expected))
     return problems
 
@@ -312,12 +329,26 @@ def _shape_problems(handler: Callable[..., Any], kind: Kind, origin: Origin) -> 
 # What a handler's annotations say
 
 
-def _hints(handler: Callable[..., Any]) -> tuple[dict[str, Any], str]:
-    target = handler if inspect.isroutine(handler) else getattr(handler, "func", type(handler).__call__)
-    try:
-        return typing.get_type_hints(target, include_extras=True), ""
-    except Exception as error:  # an annotation is the user's code
-        return {}, f"the annotations of `handler` cannot be resolved: {error}"
+def _hint(handler: Callable[..., Any], name: str) -> Any:
+    """One annotation, resolved; None where there is none. The others may name what exists only for a type checker."""
+    code = handler if inspect.isroutine(handler) else getattr(handler, "func", type(handler).__call__)
+    annotations = _annotations(code)
+    if name not in annotations:
+        return None
+
+    def alone() -> None: ...
+
+    alone.__annotations__ = {name: annotations[name]}
+    names = getattr(inspect.unwrap(code), "__globals__", {})
+    return typing.get_type_hints(alone, names, include_extras=True)[name]
+
+
+def _annotations(function: Callable[..., Any]) -> Mapping[str, Any]:
+    if sys.version_info >= (3, 14):
+        import annotationlib
+
+        return annotationlib.get_annotations(function, format=annotationlib.Format.FORWARDREF)
+    return getattr(function, "__annotations__", {})
 
 
 _ITERATORS = (
@@ -327,21 +358,20 @@ _ITERATORS = (
     collections.abc.Iterator,
     collections.abc.Iterable,
     collections.abc.Generator,
+    collections.abc.Sequence,
+    list,
     RaffelStream,
 )
 
 
-def _input_hint(handler: Callable[..., Any], hints: Mapping[str, Any], kind: Kind) -> Any:
-    try:
-        first = next(iter(inspect.signature(handler).parameters), None)
-    except (TypeError, ValueError):
-        return None
-    hint = hints.get(first) if first is not None else None
+def _input_hint(handler: Callable[..., Any], kind: Kind) -> Any:
+    parameters = _parameters(handler)
+    hint = _hint(handler, parameters[0].name) if parameters else None
     return _item(hint) if kind.reads else _declared(hint)
 
 
-def _output_hint(hints: Mapping[str, Any], kind: Kind) -> Any:
-    hint = hints.get("return")
+def _output_hint(handler: Callable[..., Any], kind: Kind) -> Any:
+    hint = _hint(handler, "return")
     return _item(hint) if kind.writes else _declared(hint)
 
 
@@ -369,46 +399,86 @@ def _declared(hint: Any) -> Any:
 
 # What a route says of itself
 
+_KEYS = {field.name: field.type for field in msgspec.structs.fields(Meta)}
+_WORDS = {
+    "auth": "'none', 'required' or a list of roles",
+    "check_output": "True or False",
+    "deadline": "seconds, more than 0 and at most a year",
+    "deprecated": "True or False",
+    "direction": "'server', 'client' or 'bidi'",
+    "grpc": "True, False or a dict of strings",
+    "high_water_mark": "an int, 1 or more",
+    "priority": "an int from -128 to 127",
+    "resumable": "True or False",
+    "tags": "a list of strings",
+}
 
-def _meta(meta: Any, origin: Origin) -> tuple[Meta | None, list[Problem]]:
+
+def _meta(meta: Any, procedure: bool, origin: Origin) -> tuple[Meta, list[Problem]]:
+    """What is right in `meta`, and what is wrong with the rest."""
     if not isinstance(meta, Mapping):
-        return None, [origin.problem("meta", f"`meta` is {_a(type(meta).__name__)}", "a dict")]
-    known = {field.name: field for field in msgspec.structs.fields(Meta)}
+        return Meta(), [origin.problem("meta", f"`meta` is {_what(meta)}", "a dict")]
     problems = []
     values: dict[str, Any] = {}
     for key, value in meta.items():
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, 1)
-            expected = f"{near[0]!r}" if near else "one of " + ", ".join(sorted(known))
+        if key not in _KEYS:
+            near = difflib.get_close_matches(str(key), _KEYS, 1)
+            expected = repr(near[0]) if near else f"one of {', '.join(sorted(_KEYS))}"
             problems.append(origin.problem(f"meta.{key}", f"unknown key {key!r} in `meta`", expected))
             continue
         try:
-            values[key] = msgspec.convert(value, known[key].type)
-        except msgspec.ValidationError as error:
-            found, expected = _found_and_expected(str(error))
-            problems.append(origin.problem(f"meta.{key}", f"meta[{key!r}]: {found} {value!r}"[:200], expected))
-    return (None, problems) if problems else (Meta(**values), [])
+            values[key] = msgspec.convert(value, _KEYS[key])
+        except msgspec.ValidationError:
+            problems.append(origin.problem(f"meta.{key}", f"meta[{key!r}] is {value!r}", _WORDS.get(key, "a string")))
+    if procedure and values.get("direction", "server") != "server":
+        found = f"a procedure of direction {values['direction']!r}"
+        problems.append(origin.problem("meta.direction", found, "a stream: a file that ends in .stream.py"))
+    return Meta(**values), problems
 
 
-def _found_and_expected(text: str) -> tuple[str, str]:
-    """The halves of msgspec's `Expected X, got Y`."""
-    text = text.replace("`", "").partition(" - at ")[0]
-    expected, _, found = text.removeprefix("Expected ").partition(", got ")
-    return f"found {found}" if found else "found", expected
-
-
-def _interceptor_problems(interceptors: Any, origin: Origin) -> list[Problem]:
+def interceptor_problems(interceptors: Any, origin: Origin) -> list[Problem]:
+    """What is wrong with a list of interceptors; None is an empty one."""
     expected = "a list of `async def interceptor(call, call_next)`"
     if interceptors is None:
         return []
     if not isinstance(interceptors, Sequence) or isinstance(interceptors, str):
-        return [origin.problem("interceptors", f"`interceptors` is {_a(type(interceptors).__name__)}", expected)]
+        return [origin.problem("interceptors", f"`interceptors` is {_what(interceptors)}", expected)]
     return [
-        origin.problem("interceptors", f"interceptor {number} is {_a(type(one).__name__)}", expected)
+        origin.problem("interceptors", f"interceptor {number} {fault}", expected)
         for number, one in enumerate(interceptors, 1)
-        if not callable(one)
+        if (fault := interceptor_fault(one))
     ]
 
 
-def _a(noun: str) -> str:
+def interceptor_fault(one: Any) -> str:
+    """Why something is no interceptor, as in "it takes (call)"; empty where it may be one."""
+    return fault_of(one, (Shape.COROUTINE, Shape.FUNCTION), 2)
+
+
+def fault_of(value: Any, shapes: Collection[Shape], arguments: int) -> str:
+    """Why a value is no function of one of these shapes, to be called with so many arguments; empty where it is."""
+    if not callable(value) or isinstance(value, type):
+        return f"is {_what(value)}"
+    shape = shape_of(value)
+    if shape not in shapes:
+        return f"is {shape}"
+    try:
+        parameters = _parameters(value)
+    except (TypeError, ValueError):
+        return ""  # it is written in C and does not say what it takes
+    try:
+        inspect.Signature(parameters).bind(*range(arguments))
+    except TypeError:
+        return f"takes ({', '.join(parameter.name for parameter in parameters)})"
+    return ""
+
+
+def _what(value: Any) -> str:
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    noun = type(value).__name__
     return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:300]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 import os
 import signal
-import socket
 import ssl
 import sys
 import time
@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 import msgspec
 
 from raffel_core.builder import RouteBuilder
-from raffel_core.config import Config
+from raffel_core.config import Config, overridden
 from raffel_core.conflict import RESERVED
 from raffel_core.context import App
+from raffel_core.discovery.failure import failure
 from raffel_core.discovery.load import FolderLoader
 from raffel_core.discovery.modules import ProjectModules
 from raffel_core.discovery.reload import Difference, difference
@@ -67,7 +68,9 @@ class Server:
         self.development = development
         self._folders: list[Path] = []
         self._loaders: list[FolderLoader] = []
-        self._modules: ProjectModules | None = None
+        self._modules = ProjectModules(self.root)
+        self._included: str | None = None
+        self._overridden: frozenset[str] = frozenset()
         self._builders: list[RouteBuilder] = []
         self._built: dict[int, Route] = {}
         self._interceptors: list[Interceptor] = []
@@ -103,9 +106,20 @@ class Server:
         self._folders.append(self.root / folder)
         return self
 
+    def include(self, attribute: str, *, override: Collection[str] = ()) -> Server:
+        """Serves the Server that `module:attribute` names, instead of routes of its own.
+
+        Its configuration counts, but for the options (by dotted name) that `override` has.
+        """
+        self._included = attribute
+        self._overridden = frozenset(override)
+        return self
+
     @property
-    def folders(self) -> Sequence[Path]:
-        return tuple(self._folders)
+    def watched(self) -> tuple[Path, ...]:
+        """The folders in which a save may change a route."""
+        outside = [folder for folder in self._folders if not folder.is_relative_to(self.root)]
+        return (self.root, *outside)
 
     # Loading
 
@@ -114,33 +128,37 @@ class Server:
 
         After an error everything is as it was before. It runs user code and may be called in a thread.
         """
-        if self._modules is None:
-            self._modules = ProjectModules(self.root)
-        self._loaders += [
-            FolderLoader(folder, self._modules, reserved=self._reserved(), interceptors=self._interceptors)
-            for folder in self._folders[len(self._loaders) :]
-        ]
+        loaders: list[FolderLoader] = []
         dirty = self._modules.begin(touched)
         try:
-            staged = [loader.load(dirty, touched) for loader in self._loaders]
+            source = self if self._included is None else self._import(self._included)
+            loaders += source._folder_loaders(self._modules)
+            staged = [loader.load(dirty, touched) for loader in loaders]
             problems = [problem for one in staged for problem in one.problems]
             registry = Registry(route for one in staged for route in one.routes)
-            for route in self._build(problems):
+            for route in source._build(problems):
                 registry.add(route)
             problems += registry.problems(self._reserved())
             if problems:
                 raise ProjectError(problems)
             router = registry.router()
         except BaseException:
-            for loader in self._loaders:
+            for loader in loaders:
                 loader.rollback()
             self._modules.rollback()
             raise
-        for loader in self._loaders:
+        for loader in loaders:
             loader.commit()
         self._modules.commit()
         lifespans = tuple(one.lifespan for one in staged if one.lifespan is not None)
         return Loaded(router, lifespans, any(one.lifespan_changed for one in staged))
+
+    def _folder_loaders(self, modules: ProjectModules) -> list[FolderLoader]:
+        self._loaders += [
+            FolderLoader(folder, modules, reserved=self._reserved(), interceptors=self._interceptors)
+            for folder in self._folders[len(self._loaders) :]
+        ]
+        return self._loaders
 
     def _build(self, problems: list[Problem]) -> list[Route]:
         """The routes defined in code. They are made once: a reload keeps them."""
@@ -151,6 +169,19 @@ class Server:
                 if route is not None:
                     self._built[number] = route
         return list(self._built.values())
+
+    def _import(self, attribute: str) -> Server:
+        """The Server that `module:attribute` names, imported anew where its module has changed."""
+        module_name, _, name = attribute.partition(":")
+        try:
+            server = getattr(importlib.import_module(module_name), name, None)
+        except Exception as error:
+            raise ProjectError([failure(error, attribute, self.root, self._modules.owns)]) from error
+        if not isinstance(server, Server):
+            found = "nothing" if server is None else f"a {type(server).__name__}"
+            raise ProjectError([Problem(attribute, 0, f"{found} of this name", "a Server")])
+        self.config = overridden(server.config, self.config, self._overridden)
+        return server
 
     def _reserved(self) -> frozenset[str]:
         config = self.config

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import textwrap
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
@@ -18,23 +19,28 @@ from raffel_core.server import Server
 Serve = Callable[..., Awaitable[Server]]
 
 
-@pytest.fixture(scope="session")
-def event_loop_policy() -> asyncio.AbstractEventLoopPolicy:
-    return uvloop.EventLoopPolicy()
+def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Tests run on the loop that servers run on."""
+    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture(autouse=True)
-async def no_task_is_left() -> AsyncIterator[None]:
+def no_task_is_left(request: pytest.FixtureRequest) -> None:
     """A test that leaves a task running fails."""
+    if inspect.iscoroutinefunction(getattr(request, "function", None)):
+        request.getfixturevalue("watched_tasks")
+
+
+@pytest.fixture
+async def watched_tasks() -> AsyncIterator[None]:
     before = asyncio.all_tasks()
     yield
-    left = asyncio.all_tasks() - before
     for _ in range(100):
+        left = asyncio.all_tasks() - before - {asyncio.current_task()}
         if not left:
             return
         await asyncio.sleep(0.005)
-        left = asyncio.all_tasks() - before
-    assert not left
+    raise AssertionError(f"tasks are left: {left}")
 
 
 @pytest.fixture
@@ -59,9 +65,7 @@ async def serve(project: Callable[[Mapping[str, str]], Path]) -> AsyncIterator[S
     """Starts a server on a free port: `await serve({"ticks.stream.py": source}, limits={...})`."""
     servers: list[Server] = []
 
-    async def start(
-        files: Mapping[str, str] | None = None, *, development: bool = False, **options: Any
-    ) -> Server:
+    async def start(files: Mapping[str, str] | None = None, *, development: bool = False, **options: Any) -> Server:
         root = project({f"routes/{name}": text for name, text in (files or {}).items()})
         (root / "routes").mkdir(exist_ok=True)
         settings = {"host": "127.0.0.1", "port": 0, "drain_seconds": 0.2, **options}

@@ -48,13 +48,13 @@ def scan(root: Path, reserved: Collection[str] = RESERVED) -> Scan:
 
 def walk(root: Path) -> Scan:
     """Walk the routes folder. Problems are told, not raised; links to folders are followed, but never in a circle."""
-    walk = _Walk(root)
+    found = _Walk(root)
     if os.path.exists(root):
-        walk.enter(os.fspath(root), "", (), None, frozenset())
+        found.enter(os.fspath(root), "", (), None, frozenset())
     else:
-        walk.problem(root, "no such folder", "a folder of routes")
-    routes = sorted(walk.routes, key=lambda route: (route.name, route.path))
-    return Scan(tuple(routes), walk.app, tuple(sorted(walk.problems)), tuple(walk.helpers))
+        found.problem(root, "no such folder", "a folder of routes")
+    routes = sorted(found.routes, key=lambda route: (route.name, route.path))
+    return Scan(tuple(routes), found.app, tuple(sorted(found.problems)), tuple(found.helpers))
 
 
 def shown(path: Path) -> str:

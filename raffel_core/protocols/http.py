@@ -43,7 +43,9 @@ class Http:
         config = hub.config
         self.hub = hub
         self.base = config.base_path.rstrip("/")
-        self.policy = OriginPolicy(config.allowed_hosts, config.cors.origins, development=hub.development, host=config.host)
+        self.policy = OriginPolicy(
+            config.allowed_hosts, config.cors.origins, development=hub.development, host=config.host
+        )
 
     def connection(self) -> HttpConnection:
         return HttpConnection(self)

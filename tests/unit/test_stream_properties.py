@@ -43,9 +43,9 @@ class StreamMachine(RuleBasedStateMachine):
         self.disturbed = False  # an item may have come back from a reader
         self.paused = self.ended = self.failed = self.cancelled = False
 
-    @initialize(mark=st.integers(0, 3), patience=st.integers(0, 20))
-    def create(self, mark: int, patience: int) -> None:
-        self.mark, self.patience = mark, patience
+    @initialize(mark=st.integers(0, 3), patience=st.sampled_from([1_000, 8, 2]), pauses=st.booleans())
+    def create(self, mark: int, patience: int, pauses: bool) -> None:
+        self.mark, self.patience, self.pauses = mark, patience, pauses
         self.stream: RaffelStream[int] = create_stream(high_water_mark=mark)
 
     # What the tasks do
@@ -82,6 +82,7 @@ class StreamMachine(RuleBasedStateMachine):
 
     def check_item(self, task: Task, item: int) -> None:
         assert not self.cancelled, "an item came out of a cancelled stream"
+        assert not self.paused, "an item came out of a paused stream"
         assert next(iter(self.readers)) is task, "a reader overtook another"
         for first in list(self.line):
             fate = self.line.pop(first)
@@ -128,7 +129,7 @@ class StreamMachine(RuleBasedStateMachine):
             self.check_refusal(error)
         else:
             assert not (self.ended or self.failed or self.cancelled)
-            assert self.mark or self.readers or not went_in
+            assert self.mark or (self.readers and not self.paused) or not went_in, "handed over to nobody"
             if went_in:
                 self.line[self.written] = Fate.WRITTEN
 
@@ -148,11 +149,13 @@ class StreamMachine(RuleBasedStateMachine):
         if item in self.line:
             self.line[item] = Fate.CANCELLED
 
+    @precondition(lambda self: self.pauses)
     @rule()
     def pause(self) -> None:
         self.stream.pause()
         self.paused = self.disturbed = True
 
+    @precondition(lambda self: self.paused)
     @rule()
     def resume(self) -> None:
         self.stream.resume()
@@ -226,11 +229,10 @@ class StreamMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         try:
             if hasattr(self, "stream"):
+                self.settle()
                 self.resume()
                 self.end()
-                while self.stream.readable:
-                    self.start_reads(1)
-                    self.settle()
+                self.start_reads(self.written + 1)
                 self.settle()
                 assert not self.reads and not self.writes
                 assert set(self.line.values()) <= {Fate.CANCELLED}, "an item was lost"
@@ -245,4 +247,4 @@ class StreamMachine(RuleBasedStateMachine):
 
 
 TestStream = StreamMachine.TestCase
-TestStream.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestStream.settings = settings(max_examples=250, stateful_step_count=40, deadline=None)

@@ -1,0 +1,20 @@
+"""Which protocols carry a route: what a listing, a message or a document may promise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from raffel_core.route import Kind, Route
+
+_CARRIERS: Mapping[Kind, tuple[str, ...]] = {
+    Kind.UNARY: ("http",),
+    Kind.SERVER: ("sse", "ndjson"),
+    Kind.CLIENT: (),
+    Kind.BIDI: (),
+}
+
+
+def carried_by(route: Route) -> tuple[str, ...]:
+    """The protocols on which clients reach this route, by the names that handlers see as `ctx.protocol`."""
+    carriers = _CARRIERS[route.kind]
+    return (*carriers, "bytes") if route.kind is Kind.SERVER and route.output.bytes else carriers
