@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import time
 from typing import Literal
 
-import msgspec
-
 _FIELDS = ("request", "route", "peer", "reason")
 
 
 def configure(level: str, format: Literal["json", "text"]) -> None:
-    """Sends all log records to standard error, one a line."""
+    """Sends all log records, warnings too, to standard error, one a line."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if format == "json" else TextFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    logging.captureWarnings(True)
+    logging.getLogger("watchfiles").setLevel("WARNING")  # it tells each save, and what follows from one is told anyway
 
 
 class JsonFormatter(logging.Formatter):
@@ -34,7 +35,7 @@ class JsonFormatter(logging.Formatter):
         entry |= _extra(record)
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(entry).decode()
+        return json.dumps(entry)  # in ASCII: whatever the message holds and the stream can encode
 
 
 class TextFormatter(logging.Formatter):

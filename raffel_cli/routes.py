@@ -132,8 +132,8 @@ def _explain(router: Router, name: str) -> Explained:
     return Explained(
         name=name,
         verdict=verdict,
-        route=winner and winner.name,
-        file=winner and winner.file,
+        route=winner.name if winner else None,
+        file=winner.file if winner else None,
         parameters=router.find(name).params if winner else {},
         candidates=considered,
         near=near,

@@ -49,5 +49,7 @@ def _serve(command: Command, server: Server, ready: Ready) -> int:
 
 def _log(command: Command, server: Server) -> None:
     wanted = server.config.log
-    automatic = "json" if command == "serve" else "text"
-    logs.configure(wanted.level, automatic if wanted.format == "auto" else wanted.format)
+    if wanted.format == "auto":
+        logs.configure(wanted.level, "json" if command == "serve" else "text")
+    else:
+        logs.configure(wanted.level, wanted.format)

@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterable
 
 from raffel_core.conflict import RESERVED, Entry, conflicts
 from raffel_core.errors import Problem
-from raffel_core.pattern import parse_name
 from raffel_core.route import Kind, Route
 from raffel_core.router import Router
 
@@ -33,4 +32,4 @@ class Registry:
 
 def _entry(route: Route) -> Entry:
     line = route.origin.lines.get("", 1)  # of a file the name is its path, so the line is the first
-    return Entry(route.name, parse_name(route.name), f"{route.origin.file}:{line}", route.kind is Kind.UNARY)
+    return Entry(route.name, route.segments, f"{route.origin.file}:{line}", route.kind is Kind.UNARY)

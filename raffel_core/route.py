@@ -18,6 +18,7 @@ import msgspec
 from raffel_core.context import Auth, Context, Event
 from raffel_core.errors import Problem, RaffelError
 from raffel_core.interceptor import Call, Interceptor, compose
+from raffel_core.pattern import parse_name
 from raffel_core.schema import Schema, schema_of
 from raffel_core.stream import RaffelStream
 from raffel_core.thread import PlainInput, PlainItems
@@ -97,6 +98,7 @@ class Route:
         "origin",
         "output",
         "roles",
+        "segments",
         "start",
     )
 
@@ -114,6 +116,7 @@ class Route:
         origin: Origin,
     ) -> None:
         self.name = name
+        self.segments = parse_name(name)
         self.kind = kind
         self.handler = handler
         self.meta = meta

@@ -8,7 +8,6 @@ from typing import Any
 from raffel_core.context import Context, Event, Outcome
 from raffel_core.errors import RaffelError
 from raffel_core.matcher import Explanation, Match, Matcher
-from raffel_core.pattern import parse_name
 from raffel_core.route import Kind, Route
 from raffel_core.session import OK, close_items, failure
 
@@ -21,7 +20,7 @@ class Router:
     def __init__(self, routes: Iterable[Route]) -> None:
         ordered = sorted(routes, key=lambda route: route.name)
         self.routes: Mapping[str, Route] = {route.name: route for route in ordered}
-        self._matcher = Matcher((parse_name(route.name), route) for route in ordered)
+        self._matcher = Matcher((route.segments, route) for route in ordered)
 
     def find(self, name: str) -> Match[Route]:
         """The route of a name as it stands in an envelope, `a.b` or `a/b`; NOT_FOUND says what is near."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 import logging
 import os
@@ -396,6 +397,9 @@ class Server:
             ending.set()
 
         await self.start()
+        # What has been loaded stays: a full collection that walks it all holds every stream up (100 ms with 500 routes).
+        gc.collect()
+        gc.freeze()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, end)
         loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self._reload_on_signal()))

@@ -3,18 +3,17 @@
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from routes_example._journal import Journal
-from routes_example._load import Load, load_now
+from routes_example._journal import Journal, sample
 
 FOLDER = "EXAMPLE_FOLDER"
-"""The variable that names the folder: `requests.log` is written there, and files there are tailed and downloaded."""
+"""The variable that names the folder: `requests.log` is written there, and nothing from elsewhere is served."""
 
 JOURNAL_ENTRIES = 600
 SAMPLE_SECONDS = 0.5
@@ -22,12 +21,12 @@ LOG_BYTES = 1_000_000
 
 
 async def lifespan(app: Any) -> AsyncIterator[None]:
-    with _folder() as folder, _request_log(folder / "requests.log") as requests:
+    with shared_folder() as folder, request_log(folder / "requests.log") as requests:
         app.state.folder = folder
         app.state.requests = requests
         app.state.open_calls = {}
-        app.state.journal = Journal[Load](JOURNAL_ENTRIES)
-        sampling = asyncio.create_task(_sample(app.state.journal))
+        app.state.journal = Journal(JOURNAL_ENTRIES)
+        sampling = asyncio.create_task(fill(app.state.journal))
         try:
             yield
         finally:
@@ -35,26 +34,27 @@ async def lifespan(app: Any) -> AsyncIterator[None]:
             await asyncio.wait([sampling])
 
 
-async def _sample(journal: Journal[Load]) -> None:
+async def fill(journal: Journal) -> None:
     while True:
-        journal.append(load_now())
+        journal.append(sample())
         await asyncio.sleep(SAMPLE_SECONDS)
 
 
 @contextmanager
-def _folder():
-    """The configured folder, or a new one of this user's own that goes away at the end."""
-    named = os.environ.get(FOLDER)
-    if named:
-        yield Path(named).resolve(strict=True)
+def shared_folder() -> Iterator[Path]:
+    """The folder that is configured; else a new one, for this user's eyes only, that goes away at the end."""
+    if named := os.environ.get(FOLDER):
+        folder = Path(named).resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
     else:
-        with TemporaryDirectory(prefix="raffel-example-") as folder:
-            yield Path(folder).resolve()
+        with TemporaryDirectory(prefix="raffel-example-") as temporary:
+            yield Path(temporary).resolve()
 
 
 @contextmanager
-def _request_log(path: Path):
-    """A logger of its own that writes to one file and moves it aside when it is full."""
+def request_log(path: Path) -> Iterator[logging.Logger]:
+    """A logger that writes to this file alone and moves it aside (`requests.log.1`) when it is full."""
     file = RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=1, encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     log = logging.Logger("requests")

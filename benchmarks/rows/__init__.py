@@ -9,6 +9,7 @@ from benchmarks.rows.fairness import fairness
 from benchmarks.rows.hot import hot, nested, unchecked
 from benchmarks.rows.idle import idle
 from benchmarks.rows.latency import latency
+from benchmarks.rows.reload import reload
 from benchmarks.rows.short import short
 from benchmarks.rows.turn import turn
 
@@ -21,4 +22,5 @@ ROWS: dict[str, Callable[[Effort], Result]] = {
     "idle": idle,
     "latency": latency,
     "fairness": fairness,
+    "reload": reload,
 }

@@ -312,16 +312,16 @@ def _add_importers(dirty: set[str], known: Mapping[str, _Known]) -> None:
 
 def _unbind(name: str, module: ModuleType) -> None:
     """Takes a module off the package it lies in, from which it would be imported again as it is."""
-    for _, package in _packages([name]):
-        if vars(package).get(_child(name)) is module:
-            delattr(package, _child(name))
+    package = sys.modules.get(_package(name))
+    if isinstance(package, ModuleType) and vars(package).get(_child(name)) is module:
+        delattr(package, _child(name))
 
 
 def _packages(names: Iterable[str]) -> Iterator[tuple[str, ModuleType]]:
-    """The packages that these modules lie in."""
-    for name in {_package(name) for name in names}:
+    """The packages among these modules, and those that they lie in."""
+    for name in {name for each in names for name in (each, _package(each))}:
         package = sys.modules.get(name)
-        if isinstance(package, ModuleType):
+        if isinstance(package, ModuleType) and "__path__" in vars(package):
             yield name, package
 
 

@@ -173,7 +173,7 @@ def _faults(error: jsonschema.ValidationError) -> Iterator[Fault]:
         case "anyOf" | "oneOf" if not error.context:
             yield Fault(path, "Expected exactly one of the alternatives, got what fits several")
         case "anyOf" | "oneOf":
-            yield Fault(path, _no_alternative(error))
+            yield from _no_alternative(error, path)
         case keyword if keyword in _BOUNDS:
             yield Fault(path, f"Expected {_BOUNDS[str(keyword)].format(wanted)}")
         case keyword:
@@ -190,15 +190,26 @@ def _unknown(error: jsonschema.ValidationError) -> Iterator[str]:
             yield name
 
 
-def _no_alternative(error: jsonschema.ValidationError) -> str:
-    """The types that would have done, where nothing but the type is wrong."""
-    types: list[str] = []
+def _no_alternative(error: jsonschema.ValidationError, path: str) -> Iterator[Fault]:
+    """What is wrong with the one alternative of the right type; where there is none, the types that would have done."""
+    alternatives: dict[object, list[jsonschema.ValidationError]] = {}
     for one in error.context or ():
-        if one.validator != "type" or one.relative_path:
-            return "Does not fit any of the alternatives"
-        wanted: Any = one.validator_value
-        types += wanted if isinstance(wanted, list) else [wanted]
-    return f"Expected {' | '.join(dict.fromkeys(types))}, got {_type_name(error.instance)}"
+        alternatives.setdefault(one.relative_schema_path[0], []).append(one)
+    types: list[str] = []
+    meant = []
+    for errors in alternatives.values():
+        wrong: list[Any] = [one.validator_value for one in errors if one.validator == "type" and not one.relative_path]
+        if wrong:
+            types += wrong[0] if isinstance(wrong[0], list) else wrong
+        else:
+            meant.append(errors)
+    if len(meant) == 1:
+        for one in meant[0]:
+            yield from _faults(one)
+    elif meant:
+        yield Fault(path, "Does not fit any of the alternatives")
+    else:
+        yield Fault(path, f"Expected {' | '.join(dict.fromkeys(types))}, got {_type_name(error.instance)}")
 
 
 def _type_name(value: object) -> str:

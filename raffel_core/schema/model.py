@@ -67,7 +67,7 @@ class ModelSchema(Schema[BaseModel]):
 
     def _read_query(self, tree: Mapping[str, object]) -> BaseModel:
         try:
-            return self._adapter.validate_json(ENCODER.encode(self._query.coerced(tree)), strict=False)
+            return self._adapter.validate_json(ENCODER.encode(self._query.coerced(tree)), strict=True)
         except ValidationError as error:
             raise _refusal(INPUT, error) from error
 

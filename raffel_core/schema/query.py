@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -32,6 +33,8 @@ class Field(NamedTuple):
     types: Types
     items: Types
     """What the items of a list may be."""
+    places: tuple[Types, ...] = ()
+    """What its first items may be, where each has a schema of its own."""
 
     @property
     def is_list(self) -> bool:
@@ -91,84 +94,32 @@ class Query:
         """The tree with its strings coerced to the types of their fields; what cannot be coerced stays a string."""
         return {name: _coerced(value, self._field(name)) for name, value in tree.items()}
 
-    def _field(self, name: str) -> Field:
-        return self._fields.get(name, self._others)
-
-    def _may_repeat(self, name: str) -> bool:
-        types = self._field(name).types
-        return not types or "array" in types
-
-
-def _arranged(name: str, texts: list[str], field: Field) -> object:
-    if field.is_list or len(texts) > 1:
-        values = [_one(name, text, field.items) for text in texts]
-        # A list of objects may come as one JSON array. Where the items are lists themselves, it is one of them.
-        whole = len(values) == 1 and isinstance(values[0], list) and "array" not in field.items
-        return values[0] if whole else values
-    return _one(name, texts[0], field.types)
+    def _field(schema: object, document: Mapping[str, Any]) -> Field:
+    leaves = _leaves(schema, document)
+    items: list[Types] = []
+    places: tuple[Types, ...] = ()
+    for leaf in leaves:
+        if "array" in _types(leaf):
+            places = tuple(_may_be(part, document) for part in leaf.get("prefixItems", ()))
+            rest = leaf.get("items", not places)
+            items += places if rest is False else (*places, _may_be(rest, document))
+    return Field(_union(map(_types, leaves)), _union(items), places)
 
 
-def _one(name: str, text: str, types: Types) -> object:
-    """One value: the string, or what its JSON holds where the type is an object or a list inside of a list."""
-    if not types & _STRUCTURED:
-        return text
-    may_be_text = bool(types - _STRUCTURED - {"null"})
-    try:
-        value = msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
-        if may_be_text:
-            return text
-        reason = "nested too deep" if isinstance(error, RecursionError) else str(error)
-        raise invalid(INPUT, [Fault(name, f"Expected JSON: {reason}")]) from None
-    return text if may_be_text and not isinstance(value, (dict, list)) else value
+def _may_be(schema: object, document: Mapping[str, Any]) -> Types:
+    return _union(map(_types, _leaves(schema, document)))
 
 
-def _coerced(value: object, field: Field) -> object:
-    if isinstance(value, str):
-        return _scalar(value, field.types)
-    if isinstance(value, list):
-        return [_scalar(item, field.items) if isinstance(item, str) else item for item in value]
-    return value
-
-
-def _scalar(text: str, types: Types) -> object:
-    wanted = tuple(_SCALARS[name] for name in types if name in _SCALARS)
-    if not wanted or str in wanted:
-        return text
-    union: Any = wanted[0]
-    for one in wanted[1:]:
-        union = union | one
-    try:
-        value = msgspec.convert(text, union, strict=False)
-    except msgspec.ValidationError:
-        return text
-    return text if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _field(schema: object, document: Mapping[str, Any]) -> Field:
-    types: set[str] = set()
-    items: set[str] = set()
-    known, known_items = True, True
-    for leaf in _leaves(schema, document):
-        own = _types(leaf)
-        known &= bool(own)
-        types |= own
-        if "array" not in own:
-            continue
-        within = [inner for inner in (leaf.get("items"), *leaf.get("prefixItems", ())) if isinstance(inner, dict)]
-        for inner in within or [{}]:
-            for inner_leaf in _leaves(inner, document):
-                known_items &= bool(_types(inner_leaf))
-                items |= _types(inner_leaf)
-    return Field(frozenset(types if known else ()), frozenset(items if known_items else ()))
+def _union(parts: Iterable[Types]) -> Types:
+    """All types of the parts; none where one part may be anything."""
+    every = list(parts)
+    return frozenset().union(*every) if all(every) else frozenset()
 
 
 def _merged(one: Field | None, other: Field) -> Field:
     if one is None:
         return other
-    if not one.types or not other.types:
-        return _ANY
-    return Field(one.types | other.types, one.items | other.items)
+    return Field(_union((one.types, other.types)), _union((one.items, other.items)), one.places or other.places)
 
 
 def _may_be_object(leaf: Mapping[str, Any]) -> bool:
@@ -176,18 +127,17 @@ def _may_be_object(leaf: Mapping[str, Any]) -> bool:
     return not types or "object" in types
 
 
-def _types(leaf: Mapping[str, Any]) -> set[str]:
+def _types(leaf: Mapping[str, Any]) -> Types:
     """The types that this schema names itself."""
     named = leaf.get("type")
     if isinstance(named, str):
-        return {named}
+        return frozenset({named})
     if isinstance(named, list):
-        return set(named)
-    if "const" in leaf:
-        return {TYPE_NAMES.get(type(leaf["const"]), "string")}
-    if "enum" in leaf:
-        return {TYPE_NAMES.get(type(value), "string") for value in leaf["enum"]}
-    return {"object"} if "properties" in leaf else set()
+        return frozenset(named)
+    if "const" in leaf or "enum" in leaf:
+        values = leaf["enum"] if "enum" in leaf else [leaf["const"]]
+        return frozenset(TYPE_NAMES[type(value)] for value in values)
+    return frozenset({"object"} if "properties" in leaf else ())
 
 
 def _leaves(schema: object, document: Mapping[str, Any], seen: tuple[str, ...] = ()) -> list[Mapping[str, Any]]:

@@ -48,7 +48,6 @@ class TypedSchema(Schema[T]):
             bytes=isinstance(bare(shape), shapes.BytesType),
         )
         self._decoder: msgspec.json.Decoder[T] = msgspec.json.Decoder(self._type)
-        self._floats = any(isinstance(part, shapes.FloatType) for part in walk(shape))
 
     def _read(self, data: bytes) -> T:
         try:
@@ -85,7 +84,7 @@ class TypedSchema(Schema[T]):
         try:
             data = bytes(item) if isinstance(item, msgspec.Raw) else ENCODER.encode(item)
             # The encoder writes null for what is no number, and null may be allowed.
-            if self._floats and b"null" in data:
+            if b"null" in data:
                 msgspec.convert(marked(plain(item)), self._type, str_keys=True)
             return self._decoder.decode(data)
         except msgspec.ValidationError as error:

@@ -9,13 +9,13 @@ import pytest
 
 from raffel_core import Config, create_server
 
-ROUTES = Path(__file__).parent.parent / "routes"
+PROJECT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="session")
 def url() -> Iterator[str]:
     """Where the server is. It listens on a free port and runs in a thread of its own."""
-    server = create_server(Config(host="127.0.0.1", port=0)).routes(ROUTES)
+    server = create_server(Config(host="127.0.0.1", port=0), root=PROJECT).routes("routes")
     loop = asyncio.new_event_loop()
     loop.run_until_complete(server.start())
     thread = threading.Thread(target=loop.run_forever)

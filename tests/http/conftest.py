@@ -1,0 +1,163 @@
+"""The clients of these tests: httpx, curl, and a bare socket where the wire itself is the question."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import httpx
+import pytest
+
+from raffel_core.server import Server
+
+PATIENCE = 5.0
+"""Seconds after which a client gives up. No test waits for it unless something is wrong."""
+
+
+class Answer(NamedTuple):
+    """One answer as it came over a bare socket."""
+
+    status: int
+    headers: dict[str, str]
+    """Keys in lower case."""
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Wire:
+    """A bare connection: what is sent is sent so, what is read is what came."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    async def send(self, data: bytes) -> None:
+        self._writer.write(data)
+        await self._writer.drain()
+
+    async def exactly(self, size: int) -> bytes:
+        async with asyncio.timeout(PATIENCE):
+            return await self._reader.readexactly(size)
+
+    async def until(self, mark: bytes) -> bytes:
+        """What comes up to this mark, and the mark."""
+        async with asyncio.timeout(PATIENCE):
+            return await self._reader.readuntil(mark)
+
+    async def rest(self) -> bytes:
+        """All that comes until the server closes."""
+        data = bytearray()
+        async with asyncio.timeout(PATIENCE):
+            try:
+                while piece := await self._reader.read(65536):
+                    data += piece
+            except ConnectionResetError:
+                pass
+        return bytes(data)
+
+    async def head(self) -> Answer:
+        """A status line and headers."""
+        status, *lines = (await self.until(b"\r\n\r\n")).decode("latin-1").splitlines()[:-1]
+        pairs = (line.partition(": ") for line in lines)
+        return Answer(int(status.split()[1]), {name.lower(): value for name, _, value in pairs}, b"")
+
+    async def chunk(self) -> bytes:
+        """One chunk of a chunked body; b"" is its end."""
+        size = int(await self.until(b"\r\n"), 16)
+        return (await self.exactly(size + 2))[:-2]
+
+    async def answer(self) -> Answer:
+        """A whole answer."""
+        answer = await self.head()
+        if answer.headers.get("transfer-encoding") == "chunked":
+            body = b""
+            while piece := await self.chunk():
+                body += piece
+        else:
+            body = await self.exactly(int(answer.headers.get("content-length", "0")))
+        return answer._replace(body=body)
+
+    async def close(self) -> None:
+        self._writer.close()
+        try:
+            await self._writer.wait_closed()
+        except OSError:
+            pass  # the server was first
+
+
+Connect = Callable[..., Awaitable[Wire]]
+Client = Callable[..., httpx.AsyncClient]
+Curl = Callable[..., Awaitable[bytes]]
+
+
+@pytest.fixture
+async def connect() -> AsyncIterator[Connect]:
+    """Opens a bare connection: `await connect(server)`."""
+    opened: list[Wire] = []
+
+    async def open(server: Server, tls: ssl.SSLContext | None = None) -> Wire:
+        options: dict[str, Any] = {} if tls is None else {"ssl": tls, "server_hostname": "localhost"}
+        wire = Wire(*await asyncio.open_connection("127.0.0.1", server.port, **options))
+        opened.append(wire)
+        return wire
+
+    yield open
+    for wire in opened:
+        await wire.close()
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[Client]:
+    """An httpx client of a server, whatever the environment says of proxies."""
+    opened: list[httpx.AsyncClient] = []
+
+    def open(server: Server, **options: Any) -> httpx.AsyncClient:
+        http = httpx.AsyncClient(base_url=server.url, trust_env=False, timeout=PATIENCE, **options)
+        opened.append(http)
+        return http
+
+    yield open
+    for http in opened:
+        await http.aclose()
+
+
+@pytest.fixture
+def curl() -> Curl:
+    """Runs curl and returns what it wrote: `await curl("-i", url)`."""
+
+    async def run(*arguments: str, input: bytes = b"") -> bytes:
+        process = await asyncio.create_subprocess_exec(
+            *("curl", "--silent", "--show-error", "--noproxy", "*", "--max-time", str(PATIENCE), *arguments),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        output, complaint = await process.communicate(input)
+        assert process.returncode == 0, complaint
+        return output
+
+    return run
+
+
+@pytest.fixture
+def state() -> Iterator[Callable[[Server], SimpleNamespace]]:
+    """What a server's handlers see as `ctx.app.state`: where they and a test meet."""
+    yield lambda server: server._hub.app.state
+
+
+@pytest.fixture
+def eventually() -> Callable[[Callable[[], object]], Awaitable[None]]:
+    """Waits until something is true."""
+
+    async def wait(condition: Callable[[], object]) -> None:
+        async with asyncio.timeout(PATIENCE):
+            while not condition():
+                await asyncio.sleep(0.001)
+
+    return wait
