@@ -17,9 +17,10 @@ from raffel_core.errors import ProjectError
 @click.option("--json", "as_json", is_flag=True, help="Print the problems as a list of objects, for a machine.")
 @click.pass_context
 def check_command(context: click.Context, routes: str | None, file: Path | None, as_json: bool) -> None:
-    """Load the configuration and all of ROUTES, serve nothing, and print every problem.
+    """Report every problem of a project at once, for CI.
 
-    The exit status is 1 where there is one. The code of routes is imported, and no handler or lifespan is run.
+    Loads the configuration and all of ROUTES and serves nothing: the code is imported, no handler or lifespan is run.
+    The exit status is 1 if there is a problem.
 
     \b
     Example:

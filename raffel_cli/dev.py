@@ -23,9 +23,10 @@ from raffel_core.server import Server
 @routes_argument
 @serving_options
 def dev_command(routes: str | None, file: Path | None, host: str | None, port: int | None) -> None:
-    """Serve ROUTES on 127.0.0.1:3000 and reload on save, without dropping a connection.
+    """Serve ROUTES on 127.0.0.1:3000, reloading on save.
 
-    Each reload is printed: routes added (+), changed (~) and removed (-), or what is wrong; then the old code goes on.
+    Connections stay open. Each reload is printed: routes added (+), changed (~) and removed (-), or what is wrong; then
+    the old code goes on. Ctrl-C ends it within 2 s, a second one at once.
 
     \b
     Example:

@@ -19,7 +19,8 @@ def configure(level: str, format: Literal["json", "text"]) -> None:
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     logging.captureWarnings(True)
-    logging.getLogger("watchfiles").setLevel("WARNING")  # it tells each save, and what follows from one is told anyway
+    # At level info it tells each save, and what follows from one is told anyway.
+    logging.getLogger("watchfiles").setLevel(max(logging.WARNING, root.level))
 
 
 class JsonFormatter(logging.Formatter):

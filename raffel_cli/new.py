@@ -54,9 +54,9 @@ def _legal(context: click.Context, parameter: click.Parameter, name: str) -> str
 )
 @click.pass_context
 def new_command(context: click.Context, name: str, template: str) -> None:
-    """Make a project in the new folder NAME: routes, tests of its own, and a configuration.
+    """Make a project that runs and passes its own tests.
 
-    A folder that exists must be empty.
+    It is put into the folder NAME, which must be new or empty.
 
     \b
     Example:

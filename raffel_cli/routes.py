@@ -60,17 +60,17 @@ class Explained(msgspec.Struct, frozen=True, kw_only=True):
 @click.command("routes")
 @routes_argument
 @config_option
-@click.option(
-    "--explain", "name", metavar="NAME", help="Say which file answers NAME and why; status 1 where none does."
-)
+@click.option("--explain", "name", metavar="NAME", help="Say which file answers NAME and why.")
 @click.option("--json", "as_json", is_flag=True, help="Print objects, for a machine.")
 @click.pass_context
 def routes_command(
     context: click.Context, routes: str | None, file: Path | None, name: str | None, as_json: bool
 ) -> None:
-    """List the routes of ROUTES: name, direction, types, protocols, who may call, and file.
+    """List the routes, or say which one answers a name.
 
-    With --explain, say which of them answers a name (a.b or a/b), with which parameters, and why no other does.
+    The list has their names, directions, types and protocols, who may call them, and their files. With --explain:
+    the file that answers NAME (a.b or a/b), with which parameters, and why no other does; if none does, the exit status
+    is 1.
 
     \b
     Examples:

@@ -16,9 +16,10 @@ from raffel_core.server import Server
 @routes_argument
 @serving_options
 def serve_command(routes: str | None, file: Path | None, host: str | None, port: int | None) -> None:
-    """Serve ROUTES for production: all protocols on one port, 0.0.0.0:3000 unless configured.
+    """Serve ROUTES for production, all protocols on one port.
 
-    SIGTERM drains: streams end over half of `drain_seconds`, what is left then is cut. SIGHUP loads the routes again.
+    That is 0.0.0.0:3000 unless configured. Logs are JSON, on standard error. SIGTERM drains: streams end over half of
+    `drain_seconds`, what is left after all of it is cut; a second signal ends at once. SIGHUP loads the routes again.
 
     \b
     Example:

@@ -343,7 +343,7 @@ def in_force(config: Config) -> Iterator[tuple[Option, Any]]:
 
 
 def overridden(weak: Config, strong: Config, names: Collection[str]) -> Config:
-    """`weak` with what `strong` has for these options and, where `weak` has defaults, for those that depend on the command."""
+    """`weak` with what `strong` has for these options and, where `weak` has the default, for those by command."""
     values = {option.name: value for option, value in in_force(weak)}
     by_command = (name for name in BY_COMMAND["dev"] if values.get(name) == OPTIONS[name].default)
     chosen = {*names, *by_command}

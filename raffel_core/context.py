@@ -65,7 +65,11 @@ class CancelSignal:
             if self._waiters is None:
                 self._waiters = []
             self._waiters.append(waiter)
-            await waiter
+            try:
+                await waiter
+            finally:
+                if self._waiters is not None:
+                    self._waiters.remove(waiter)
         return self._reason
 
     def abort(self, reason: str) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import gc
 import importlib
 import logging
+import math
 import os
 import signal
 import ssl
@@ -35,14 +37,21 @@ from raffel_core.registry import Registry
 from raffel_core.route import Kind, Route
 from raffel_core.router import InProcess, Router
 from raffel_core.session import Session
+from raffel_core.thread import alone
 
 log = logging.getLogger("raffel")
 
-DEV_DRAIN_SECONDS = 1.0
+DEV_DRAIN_SECONDS = 0.8
 """What a shutdown in development gives what is still open."""
 
 CUT_SECONDS = 0.5
 """What handlers have for their `finally` blocks after the cut."""
+
+CLEANUP_SECONDS = 0.3
+"""What lifespans have at least for their cleaning up after the cut."""
+
+LAST_SECONDS = 0.95
+"""When, after the drain, a process that was told to end does so, whatever still runs in it."""
 
 _POLL_SECONDS = 0.02
 
@@ -52,7 +61,6 @@ class Loaded(NamedTuple):
 
     router: Router
     lifespans: tuple[Lifespan, ...]
-    lifespans_changed: bool
 
 
 class Server:
@@ -152,7 +160,7 @@ class Server:
             loader.commit()
         self._modules.commit()
         lifespans = tuple(one.lifespan for one in staged if one.lifespan is not None)
-        return Loaded(router, lifespans, any(one.lifespan_changed for one in staged))
+        return Loaded(router, lifespans)
 
     def _folder_loaders(self, modules: ProjectModules) -> list[FolderLoader]:
         self._loaders += [
@@ -229,9 +237,9 @@ class Server:
                 lambda: Listener(hub, http.connection), sock=sock, ssl=self._tls(), **self._tls_options()
             )
         except BaseException:
-            await self._stop_lifespans(self._lifespans, CUT_SECONDS)
+            await _stop_lifespans(self._lifespans, CLEANUP_SECONDS)
             raise
-        self._hub = hub
+        self._hub, self._stopping = hub, False
         self._listeners.append(listener)
 
     def _tls(self) -> ssl.SSLContext | None:
@@ -268,17 +276,20 @@ class Server:
     # Reloading
 
     async def reload(self, touched: Collection[Path] = ()) -> Difference:
-        """Loads what changed and swaps it in: connections stay. Raises ProjectError and changes nothing on a problem."""
+        """Loads what changed and swaps it in: connections stay. A problem is a ProjectError and changes nothing."""
         async with self._reloading:
-            hub = self._hub
-            if hub is None or self._stopping:
-                raise RuntimeError("the server is not running")
-            loaded = await asyncio.to_thread(self.load, touched)
+            hub = self._running()
+            loaded = await alone(self.load, touched)
+            self._running()
             app = hub.app
-            if loaded.lifespans_changed:
+            # Not whether the load found them changed: those of the load before may have failed to start.
+            if loaded.lifespans != tuple(one.lifespan for one in self._lifespans):
                 app = App(debug=self.development)
                 app.calls = hub.app.calls
                 started = await _start_lifespans(loaded.lifespans, app)
+                if self._stopping:
+                    await _stop_lifespans(started, CLEANUP_SECONDS)
+                    self._running()
                 retired, self._lifespans = self._lifespans, started
                 self._spawn(self._retire(hub, hub.app, retired))
             changes = difference(hub.router, loaded.router)
@@ -287,15 +298,18 @@ class Server:
                 self._renew(session, loaded.router, app)
             return changes
 
+    def _running(self) -> Hub:
+        if self._hub is None or self._stopping:
+            raise RuntimeError("the server is not running")
+        return self._hub
+
     def _renew(self, session: Session, router: Router, app: App) -> None:
         """Puts one call on the new routes, as `reload.streams` says."""
         route = router.routes.get(session.route.name)
         policy = self.config.reload.streams or ("restart" if self.development else "finish")
-        if route is None:
-            session.cancel("reloaded")
-        elif (route is session.route and app is session.ctx.app) or session.route.kind is Kind.UNARY:
+        if session.route.kind is Kind.UNARY or (route is session.route and app is session.ctx.app):
             return
-        elif route.kind is not session.route.kind or policy == "end":
+        if route is None or route.kind is not session.route.kind or policy == "end":
             session.cancel("reloaded")
         elif policy == "restart" and route.kind is Kind.SERVER:
             session.restart(route, app)
@@ -303,10 +317,9 @@ class Server:
     async def _retire(self, hub: Hub, app: App, lifespans: list[RunningLifespan]) -> None:
         """Lets what an old `_app.py` set up clean up, once no call has it any more."""
         try:
-            while any(session.ctx.app is app for session in hub.sessions):
-                await asyncio.sleep(_POLL_SECONDS)
+            await _until(lambda: all(session.ctx.app is not app for session in hub.sessions))
         finally:
-            await self._stop_lifespans(lifespans, CUT_SECONDS)
+            await _stop_lifespans(lifespans, CLEANUP_SECONDS)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -324,11 +337,10 @@ class Server:
         hub, self._stopping = self._hub, True
         if hub is None:
             return
-        config = self.config
-        seconds = min(config.drain_seconds, DEV_DRAIN_SECONDS) if self.development else config.drain_seconds
+        delay, seconds = self._drain_times()
         hub.ready = False
-        if not self.development and config.drain_delay_seconds:
-            await asyncio.sleep(config.drain_delay_seconds)
+        if delay:
+            await asyncio.sleep(delay)
         end = time.monotonic() + seconds
         hub.draining = True
         for listener in self._listeners:
@@ -340,11 +352,18 @@ class Server:
         await self._cut(hub)
         for task in self._tasks:
             task.cancel()
-        await self._stop_lifespans(self._lifespans, max(CUT_SECONDS * 0.8, end - time.monotonic()))
+        await _stop_lifespans(self._lifespans, max(CLEANUP_SECONDS, end - time.monotonic()))
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=CUT_SECONDS)
+            await asyncio.wait(self._tasks, timeout=CLEANUP_SECONDS)
         self._hub = None
+        self._lifespans = []
         self._listeners.clear()
+
+    def _drain_times(self) -> tuple[float, float]:
+        """For how many seconds a shutdown still accepts, and how many it then gives what is still open."""
+        if self.development:
+            return 0.0, min(self.config.drain_seconds, DEV_DRAIN_SECONDS)
+        return self.config.drain_delay_seconds, self.config.drain_seconds
 
     async def _drain_streams(self, hub: Hub, seconds: float) -> None:
         """Ends the server streams one after the other, so that their clients do not come back in a herd."""
@@ -370,48 +389,57 @@ class Server:
         for session in hub.sessions:
             log.error("abandoned: %s of %s does not end", session.ctx.route, session.ctx.peer)
 
-    async def _stop_lifespans(self, lifespans: list[RunningLifespan], seconds: float) -> None:
-        for lifespan in reversed(lifespans):
-            try:
-                async with asyncio.timeout(seconds):
-                    await lifespan.stop()
-            except TimeoutError:
-                log.error("the cleaning up of `lifespan` took too long and was cancelled")
-            except Exception:
-                log.exception("the cleaning up of `lifespan` failed")
-
     def run(self, ready: Callable[[], Awaitable[None] | None] | None = None) -> None:
         """Starts, serves until SIGINT or SIGTERM, and drains; a second signal ends the process at once.
 
         SIGHUP reloads. `ready` is called when connections are accepted; a coroutine runs until the server stops.
         """
-        _run(self._serve(ready))
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+        try:
+            _run(self._serve(ready))
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+            for number, handler in before.items():
+                signal.signal(number, handler or signal.SIG_DFL)
 
     async def _serve(self, ready: Callable[[], Awaitable[None] | None] | None) -> None:
-        loop = asyncio.get_running_loop()
-        ending = asyncio.Event()
-
-        def end() -> None:
-            if ending.is_set():
-                os._exit(1)
-            ending.set()
-
         await self.start()
-        # What has been loaded stays: a full collection that walks it all holds every stream up (100 ms with 500 routes).
+        # What has been loaded stays: a full collection that walks it all holds up every stream (500 routes: 100 ms).
         gc.collect()
         gc.freeze()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, end)
-        loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self._reload_on_signal()))
-        beside = None if ready is None else ready()
-        watch = asyncio.ensure_future(beside) if beside is not None else None
+        ending = asyncio.Event()
+        watch: asyncio.Future[None] | None = None
         try:
+            self._heed_signals(ending)
+            beside = None if ready is None else ready()
+            watch = asyncio.ensure_future(beside) if beside is not None else None
             await ending.wait()
         finally:
             if watch is not None:
                 watch.cancel()
-                await asyncio.wait([watch])
             await self.stop()
+            if watch is not None:
+                await asyncio.wait([watch], timeout=0.1)
+
+    def _heed_signals(self, ending: asyncio.Event) -> None:
+        """Sets `ending` on SIGINT and SIGTERM.
+
+        They are heard while a handler keeps the loop to itself too, and what still runs when the time is over does not
+        keep the process: it ends, and the log says where each thread was.
+        """
+        loop, told = asyncio.get_running_loop(), False
+
+        def end(number: int, frame: object) -> None:
+            nonlocal told
+            if told:
+                os._exit(1)
+            told = True
+            faulthandler.dump_traceback_later(sum(self._drain_times()) + LAST_SECONDS, exit=True)
+            loop.call_soon_threadsafe(ending.set)
+
+        signal.signal(signal.SIGINT, end)
+        signal.signal(signal.SIGTERM, end)
+        loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self._reload_on_signal()))
 
     async def _reload_on_signal(self) -> None:
         try:
@@ -419,6 +447,8 @@ class Server:
         except ProjectError as error:
             for problem in error.problems:
                 log.error("not reloaded: %s", problem)
+        except Exception:
+            log.exception("not reloaded")
         else:
             log.info("reloaded: %d added, %d changed, %d removed", *map(len, changes))
 
@@ -427,18 +457,29 @@ async def _start_lifespans(lifespans: Sequence[Lifespan], app: App) -> list[Runn
     running: list[RunningLifespan] = []
     try:
         for lifespan in lifespans:
-            one = RunningLifespan()
-            await one.start(lifespan, app)
+            one = RunningLifespan(lifespan)
+            await one.start(app)
             running.append(one)
     except BaseException:
-        for one in reversed(running):
-            await one.stop()
+        await _stop_lifespans(running, CLEANUP_SECONDS)
         raise
     return running
 
 
-async def _until(condition: Callable[[], bool], end: float) -> None:
-    while not condition() and time.monotonic() < end:
+async def _stop_lifespans(lifespans: list[RunningLifespan], seconds: float) -> None:
+    """Lets them clean up, the last one first, all within so many seconds."""
+    end = time.monotonic() + seconds
+    for lifespan in reversed(lifespans):
+        try:
+            await lifespan.stop(max(0.0, end - time.monotonic()))
+        except TimeoutError:
+            log.error("the cleaning up of `lifespan` took too long and was cancelled")
+        except Exception:
+            log.exception("the cleaning up of `lifespan` failed")
+
+
+async def _until(condition: Callable[[], bool], end: float = math.inf) -> None:
+    while not condition() and time.monotonic() < end:  # noqa: ASYNC110 - at an end only: not worth an event each
         await asyncio.sleep(_POLL_SECONDS)
 
 

@@ -140,7 +140,8 @@ class Session:
                 outcome = await self._attempt(pump)
                 await self.ctx.close(outcome)
                 if self._successor is None:
-                    return outcome
+                    # Something else may have ended it while the handler made room for its successor.
+                    return outcome if self._reason is None else self._outcome(None)
                 self._succeed(*self._successor)
         finally:
             self._phase = _Phase.OVER

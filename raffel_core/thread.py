@@ -9,7 +9,7 @@ import queue
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from raffel_core.errors import RaffelError
 
@@ -41,15 +41,17 @@ class _Worker:
 
     def _work(self) -> None:
         while True:
-            job, future = self._jobs.get()
-            result, error = None, None
-            try:
-                result = job()
-            except BaseException as raised:  # whatever it is, it belongs to the call and not to this thread
-                error = raised
-            with contextlib.suppress(RuntimeError):  # the loop has closed: nobody is left to be told
-                future.get_loop().call_soon_threadsafe(_settle, future, result, error)
-            del job, future, result, error
+            _do(*self._jobs.get())
+
+
+def _do(job: Callable[[], Any], future: asyncio.Future[Any]) -> None:
+    result, error = None, None
+    try:
+        result = job()
+    except BaseException as raised:  # whatever it is, it belongs to the call and not to this thread
+        error = raised
+    with contextlib.suppress(RuntimeError):  # the loop has closed: nobody is left to be told
+        future.get_loop().call_soon_threadsafe(_settle, future, result, error)
 
 
 def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
@@ -87,6 +89,8 @@ class _Pool:
             async with asyncio.timeout(PATIENCE):
                 return await waiter
         except BaseException as error:
+            with self._lock, contextlib.suppress(ValueError):
+                self._waiting.remove(waiter)
             if waiter.done() and not waiter.cancelled():
                 self.release(waiter.result())  # it came in the same turn as the cancellation
             if isinstance(error, TimeoutError):
@@ -98,8 +102,9 @@ class _Pool:
         with self._lock:
             while self._waiting:
                 waiter = self._waiting.popleft()
-                waiter.get_loop().call_soon_threadsafe(self._hand_over, waiter, worker)
-                return
+                with contextlib.suppress(RuntimeError):  # its loop has closed
+                    waiter.get_loop().call_soon_threadsafe(self._hand_over, waiter, worker)
+                    return
             self._idle.append(worker)
 
     def _hand_over(self, waiter: asyncio.Future[_Worker], worker: _Worker) -> None:
@@ -125,6 +130,16 @@ async def call(function: Callable[..., T], *args: Any) -> T:
         return await asyncio.shield(job)
     finally:
         job.add_done_callback(lambda _: _pool.release(worker))
+        await _settled(job)
+
+
+async def alone(function: Callable[..., T], *args: Any) -> T:
+    """Like `call`, in a thread made for this: what takes long and is no handler takes no handler's place."""
+    job = asyncio.get_running_loop().create_future()
+    threading.Thread(target=_do, args=(_in_context(function, *args), job), name="raffel-alone", daemon=True).start()
+    try:
+        return cast("T", await asyncio.shield(job))
+    finally:
         await _settled(job)
 
 

@@ -1,4 +1,4 @@
-"""Hot reload among 500 routes: from the save of a file to the first item of its new code on a stream that stays open."""
+"""Hot reload among 500 routes: from a save to the first item of the new code on a stream that stays open."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def failure(error: BaseException, file: str, root: Path, own: Callable[[str], bo
         and error.filename is not None
         and (error.filename == file or own(error.filename))
     ):
-        return Problem(shown(Path(error.filename)), error.lineno or 1, f"not Python: {_text(error.msg)}", _VALID)
+        return Problem(shown(Path(error.filename)), error.lineno or 1, f"syntax error: {_text(error.msg)}", _VALID)
     place, line = file, 1
     for frame, number in traceback.walk_tb(error.__traceback__):
         if frame.f_code.co_filename == file or own(frame.f_code.co_filename):
@@ -29,7 +29,7 @@ def failure(error: BaseException, file: str, root: Path, own: Callable[[str], bo
     return Problem(shown(Path(place)), line, *_halves(error, place, root))
 
 
-_VALID = f"what Python {sys.version_info.major}.{sys.version_info.minor} understands"
+_VALID = f"valid Python {sys.version_info.major}.{sys.version_info.minor}"
 
 
 def _halves(error: BaseException, place: str, root: Path) -> tuple[str, str]:
@@ -38,7 +38,7 @@ def _halves(error: BaseException, place: str, root: Path) -> tuple[str, str]:
         case ModuleNotFoundError(name=str(name)) if not name.startswith(f"{ROUTES}"):
             return f"no module named {name!r}", _module(name, place, root)
         case ImportError() if "relative import" in str(error) or isinstance(error, ModuleNotFoundError):
-            return "a relative import", f"the whole name, from {shown(root)} on: a file of routes lies in no package"
+            return "a relative import", "the whole name, from the project's root on"
         case ImportError(name=str(name)):
             return _text(error), _name(error, name)
         case SystemExit():
@@ -54,11 +54,12 @@ def _module(name: str, place: str, root: Path) -> str:
         return f"the whole name, {f'{package}.{name}'!r}"
     above, _, last = name.rpartition(".")
     folder = root.joinpath(*above.split(".")) if above else root
-    candidates = {*_modules(folder), *(sys.stdlib_module_names if not above else ())}
-    near = difflib.get_close_matches(last, candidates, 1)
+    near = difflib.get_close_matches(last, set(_modules(folder)), 1)
+    if not near and not above:
+        near = difflib.get_close_matches(last, sys.stdlib_module_names, 1)
     if near:
         return repr(f"{above}.{near[0]}" if above else near[0])
-    return f"an installed module, or one below {shown(root)}"
+    return "an installed module, or one below the project's root"
 
 
 def _name(error: ImportError, module: str) -> str:

@@ -13,12 +13,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple, TypeAlias
 
+import msgspec
+
 from raffel_core.conflict import RESERVED, conflicts
 from raffel_core.context import App, Auth, Context
 from raffel_core.discovery.failure import failure
 from raffel_core.discovery.modules import ROUTES, ProjectModules, Version, read, spellings
 from raffel_core.discovery.naming import APP, AUTH, MIDDLEWARE
-from raffel_core.discovery.outline import imported, outline, slips
+from raffel_core.discovery.outline import imported, outline, slips, with_packages
 from raffel_core.discovery.scan import RouteFile, shown, walk
 from raffel_core.errors import Problem
 from raffel_core.interceptor import Interceptor
@@ -45,19 +47,16 @@ class Staged(NamedTuple):
     problems: list[Problem]
 
 
-class _File:
+class _File(msgspec.Struct, frozen=True, eq=False):
     """One file of the folder, loaded; the same object as long as neither the file nor what it imports changes."""
 
-    __slots__ = ("exports", "imports", "module", "name", "origin", "version")
-
-    def __init__(self, name: str, module: ModuleType, version: Version, imports: frozenset[str]) -> None:
-        self.name = name
-        self.module = module
-        self.version = version
-        self.imports = imports
-        self.exports: dict[str, Any] = {}
-        """What it says to Raffel, by the names that Raffel reads; one meant to be such a name counts as that name."""
-        self.origin = Origin("")
+    name: str
+    module: ModuleType
+    version: Version
+    imports: frozenset[str]
+    exports: Mapping[str, Any]
+    """What it says to Raffel, by the names that Raffel reads; one meant to be such a name counts as that name."""
+    origin: Origin
 
 
 class _Made(NamedTuple):
@@ -98,7 +97,7 @@ class FolderLoader:
         self._folder = Path(os.path.abspath(folder))
         self._modules = modules
         self._reserved = reserved
-        self._interceptors = interceptors
+        self._interceptors = tuple(interceptors)
         self._now = _Generation(0)
         self._staged: _Generation | None = None
         self._suspects: set[str] = set()
@@ -157,7 +156,7 @@ class FolderLoader:
         if made is None or made.parts != parts:
             route, problems = make_route(
                 found.name,
-                **own.exports,
+                **{"handler": None, **own.exports},
                 origin=own.origin,
                 procedure=found.procedure,
                 outer=[*self._interceptors, *(one for file in middleware if file for one in _interceptors(file))],
@@ -198,29 +197,29 @@ class FolderLoader:
                 raise
             self._staged.problems.append(failure(error, path, self._modules.root, self._modules.owns))
             return None
-        file = _File(name, module, version, imported(tree))
-        self._staged.problems += _read_exports(file, tree, path)
-        return file
-
-
-def _read_exports(file: _File, tree: ast.Module, path: str) -> list[Problem]:
-    """Sets what the file exports, and tells what is wrong with it; a route's own problems are `make_route`'s."""
-    names, check = _KINDS.get(os.path.basename(path), _ROUTE)
-    found = outline(tree)
-    file.exports = {name: value for name in names if (value := vars(file.module).get(name)) is not None}
-    lines = {part: line for part, line in found.lines.items() if part.partition(".")[0] in names}
-    file.origin = Origin(shown(Path(path)), lines)
-    problems = []
-    for written, meant, line in slips(tree, found, [name for name in names if name not in file.exports]):
-        lines[meant] = line
-        file.exports[meant] = vars(file.module).get(written)
-        problems.append(file.origin.problem(meant, f"unknown export `{written}`", f"`{meant}`"))
-    return problems + check(file.exports, file.origin)
+        exports, origin, problems = _read_exports(module, tree, path)
+        self._staged.problems += problems
+        return _File(name, module, version, imported(tree), exports, origin)
 
 
 # What the files of a folder export
 
 _Check: TypeAlias = Callable[[Mapping[str, Any], Origin], list[Problem]]
+
+
+def _read_exports(module: ModuleType, tree: ast.Module, path: str) -> tuple[dict[str, Any], Origin, list[Problem]]:
+    """What a file exports, where, and what is wrong with it; a route's own problems are `make_route`'s."""
+    names, check = _KINDS.get(os.path.basename(path), _ROUTE)
+    found = outline(tree)
+    lines = {part: line for part, line in found.lines.items() if part.partition(".")[0] in names}
+    origin = Origin(shown(Path(path)), lines)
+    exports = {name: value for name in names if (value := vars(module).get(name)) is not None}
+    problems = []
+    for written, meant, line in slips(tree, found, [name for name in names if name not in exports]):
+        lines[meant] = line
+        exports[meant] = vars(module).get(written)
+        problems.append(origin.problem(meant, f"unknown export `{written}`", f"`{meant}`"))
+    return exports, origin, problems or check(exports, origin)
 
 
 def _middleware_problems(exports: Mapping[str, Any], origin: Origin) -> list[Problem]:
@@ -288,8 +287,10 @@ def _forget(name: str) -> None:
     """Takes a module out of `sys.modules`, and its loggers out of `logging`, which would keep those of every load."""
     sys.modules.pop(name, None)
     loggers = logging.Logger.manager.loggerDict
-    logger = loggers.pop(name, None)
-    while name := name.rpartition(".")[0]:
-        above = loggers.get(name)
-        if isinstance(above, logging.PlaceHolder) and isinstance(logger, logging.Logger):
-            above.loggerMap.pop(logger, None)
+    if name not in loggers:  # not even a placeholder above another logger
+        return
+    for gone in [known for known in loggers.copy() if f"{known}.".startswith(f"{name}.")]:
+        logger = loggers.pop(gone)
+        for above in map(loggers.get, with_packages(name)):
+            if isinstance(above, logging.PlaceHolder) and isinstance(logger, logging.Logger):
+                above.loggerMap.pop(logger, None)

@@ -23,7 +23,7 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import NamedTuple, TypeAlias
 
-import raffel_core
+from raffel_core import errors
 from raffel_core.discovery.outline import imported, with_packages
 
 ROUTES = "raffel_routes"
@@ -33,7 +33,7 @@ _SETTLED_NS = 2_000_000_000
 """The coarsest file times in use are FAT's: two edits within them may leave the same time and size behind."""
 
 _INSTALLED = ("site-packages", "dist-packages")
-_RAFFEL = os.path.dirname(os.path.abspath(raffel_core.__file__))
+_RAFFEL = os.path.dirname(os.path.abspath(errors.__file__))
 _FOREIGN = frozenset(
     {
         _RAFFEL,

@@ -268,7 +268,7 @@ class Connection(asyncio.Protocol):
         """Cancels all that runs on this connection."""
 
     def lost_reason(self, exc: Exception | None) -> str:
-        """Why a connection was lost: the kernel's time limit on a peer that takes nothing (TCP_USER_TIMEOUT) is ours."""
+        """Why a connection was lost: the kernel's limit for a peer that takes nothing (TCP_USER_TIMEOUT) is ours."""
         timed_out = isinstance(exc, OSError) and exc.errno == errno.ETIMEDOUT
         return "slow_consumer" if timed_out and self.outbox.paused else "client_disconnected"
 

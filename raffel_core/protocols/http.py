@@ -44,11 +44,16 @@ class Http:
         self.hub = hub
         self.base = config.base_path.rstrip("/")
         self.policy = OriginPolicy(
-            config.allowed_hosts, config.cors.origins, development=hub.development, host=config.host
+            config.allowed_hosts,
+            config.cors.origins,
+            development=hub.development,
+            host=config.host,
+            tls=config.tls.cert is not None,
         )
 
-    def connection(self) -> HttpConnection:
-        return HttpConnection(self)
+    def connection(self, due: float) -> HttpConnection:
+        """A new connection; `due` is the loop's time when its first request must be complete."""
+        return HttpConnection(self, due)
 
 
 class HttpConnection(Connection):
@@ -56,7 +61,7 @@ class HttpConnection(Connection):
 
     __slots__ = ("_answer", "_closing", "_due", "_head_due", "_http", "_parser", "_session", "_task")
 
-    def __init__(self, http: Http) -> None:
+    def __init__(self, http: Http, due: float) -> None:
         super().__init__(http.hub, Outbox(b"".join))
         self._http = http
         self._parser = RequestParser(http.hub.config.limits.message_bytes)
@@ -65,7 +70,7 @@ class HttpConnection(Connection):
         self._answer: StreamAnswer | None = None
         self._closing = False
         """Whether this connection takes no further request."""
-        self._due = NEVER
+        self._due = due
         """When the next request must be complete."""
         self._head_due = NEVER
 
@@ -73,9 +78,11 @@ class HttpConnection(Connection):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._expect_request()
+        self.wake_at(self._due)
 
     def data_received(self, data: bytes) -> None:
+        if self._closing and self._task is None:
+            return  # it is only read so that the client can read its answer
         self._parser.feed(data)
         if self._task is None and not self.outbox.paused:
             self._advance()
@@ -92,6 +99,7 @@ class HttpConnection(Connection):
     def resume_writing(self) -> None:
         super().resume_writing()
         if self._task is None and not self.outbox.paused and not self.outbox.closed:
+            self._expect_request()
             self._advance()
 
     def end_sessions(self, reason: str) -> None:
@@ -112,7 +120,9 @@ class HttpConnection(Connection):
 
     def on_alarm(self, now: float) -> float:
         if self._task is None:
-            if now >= self._due and not self.outbox.paused:
+            if self.outbox.paused:
+                return NEVER  # the client has its answer to read first
+            if now >= self._due:
                 self.transport.close()
                 return NEVER
             return self._due
@@ -138,7 +148,8 @@ class HttpConnection(Connection):
                 request = self._parser.take()
             except RaffelError as error:
                 self._closing = True
-                self._answer_error(None, error)
+                self._write_error(self._parser.unfinished, error)
+                self._linger()
                 return
             if request is None:
                 if self._parser.expects_continue():
@@ -180,13 +191,12 @@ class HttpConnection(Connection):
         if request.method not in ("GET", "POST", "HEAD"):
             raise _method_not_allowed(request, "GET, HEAD, POST, OPTIONS")
         fields = request.fields() if request.query else []
-        last_event_id = request.headers.get("last-event-id") or next((v for k, v in fields if k == "lastEventId"), None)
+        last_event_id = request.headers.get("last-event-id") or next((v for k, v in fields if k == "lastEventId"), "")
         if last_event_id == LAST_ID:
             self._answer_plain(request, 204, b"", _NO_STORE)
             return
         form = choose_form(request.headers.get("accept"), route)
         chunked = not request.http10
-        self._closing = self._closing or not chunked
         if request.method == "HEAD":
             self._answer_raw(request, self._stream_head(request, form, chunked))
             return
@@ -201,14 +211,19 @@ class HttpConnection(Connection):
             peer=self.peer,
             params=params,
             metadata=request.headers,
-            last_event_id=last_event_id,
+            last_event_id=last_event_id or None,
         )
-        session = Session(route, ctx, _decoder(request, fields, params))
+        read = _decoder(request, fields, params)
+
+        def decode(route: Route) -> Any:
+            self._head_due = self.hub.loop.time() + HEAD_SECONDS  # who may not call is told so, however long that takes
+            self.wake_at(self._head_due)
+            return read(route)
+
+        session = Session(route, ctx, decode)
         session.set_deadline(timeout)
         answer = StreamAnswer(self, session, form, self._stream_head(request, form, chunked), chunked=chunked)
         self._answer = answer
-        self._head_due = self.hub.loop.time() + HEAD_SECONDS
-        self.wake_at(self._head_due)
         self._run(session, self._stream(request, answer))
 
     def _open_procedure(self, request: Request, name: str) -> None:
@@ -300,7 +315,7 @@ class HttpConnection(Connection):
         headers = [("Content-Type", _JSON), ("Cache-Control", "no-store")]
         self._answer_plain(request, 200 if ready else 503, msgspec.json.encode(body), headers)
 
-    def _answer_error(self, request: Request | None, error: RaffelError) -> None:
+    def _answer_error(self, request: Request, error: RaffelError) -> None:
         self._write_error(request, error)
         self._answered()
 
@@ -312,6 +327,12 @@ class HttpConnection(Connection):
         self.transport.write(data)
         self._answered()
 
+    def _linger(self) -> None:
+        """Closes, but for reading: who still sends would be reset, and lose the answer (RFC 9112, 9.6)."""
+        self._expect_request()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+
     def _answered(self) -> None:
         if self._closing:
             self.transport.close()
@@ -320,13 +341,14 @@ class HttpConnection(Connection):
 
     def _write_error(self, request: Request | None, error: RaffelError) -> None:
         headers = [("Content-Type", _JSON), *_NO_STORE]
-        if error.status in (429, 503):
+        status = error.status if 400 <= error.status <= 599 else 500
+        if status in (429, 503):
             headers.append(("Retry-After", "1"))
-        elif error.status == 401:
+        elif status == 401:
             headers.append(("WWW-Authenticate", "Bearer"))
         elif isinstance(error, _MethodNotAllowed):
             headers.append(("Allow", error.allow))
-        self._write_answer(request, error.status, b'{"error":%b}' % error.to_json(), headers)
+        self._write_answer(request, status, b'{"error":%b}' % error.to_json(), headers)
 
     def _write_answer(self, request: Request | None, status: int, body: bytes, headers: Headers) -> None:
         lines = [*headers, ("Date", self.hub.http_date())]

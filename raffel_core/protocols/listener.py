@@ -25,12 +25,13 @@ _HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 class Listener(asyncio.Protocol):
     """Looks at what a new connection says first and hands the connection, with what was read, to its protocol."""
 
-    __slots__ = ("_first", "_http", "_hub", "_timer", "_transport")
+    __slots__ = ("_due", "_first", "_http", "_hub", "_timer", "_transport")
 
-    def __init__(self, hub: Hub, http: Callable[[], Connection]) -> None:
+    def __init__(self, hub: Hub, http: Callable[[float], Connection]) -> None:
         self._hub = hub
         self._http = http
         self._first = b""
+        self._due = hub.loop.time() + hub.config.limits.request_seconds
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -41,7 +42,7 @@ class Listener(asyncio.Protocol):
             self._transport.abort()
             return
         hub.connections.add(self)
-        self._timer = hub.loop.call_later(hub.config.limits.request_seconds, self._transport.abort)
+        self._timer = hub.loop.call_at(self._due, self._transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._leave()
@@ -57,7 +58,7 @@ class Listener(asyncio.Protocol):
         first = self._first
         if first[0] in _HTTP:
             if not _HTTP2_PREFACE.startswith(first[: len(_HTTP2_PREFACE)]):
-                self._hand_over(self._http())
+                self._hand_over(self._http(self._due))
                 return
             if len(first) < len(_HTTP2_PREFACE):
                 return

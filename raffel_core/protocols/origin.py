@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from ipaddress import ip_address
 
@@ -12,14 +13,17 @@ ALLOWED_HEADERS = "content-type, authorization, last-event-id, timeout-ms"
 ALLOWED_METHODS = "GET, HEAD, POST"
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 _WILDCARDS = ("0.0.0.0", "::", "")
+_AUTHORITY = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9._-]+?)\.?)(?::[0-9]{1,5})?")
 
 
 class OriginPolicy:
     """Host and Origin of a request against what the configuration allows (RFC 6454; the Fetch standard)."""
 
-    __slots__ = ("_any_address", "_any_host", "_hosts", "_local", "_origins")
+    __slots__ = ("_any_address", "_any_host", "_hosts", "_local", "_origins", "_schemes")
 
-    def __init__(self, allowed_hosts: Sequence[str], origins: Sequence[str], *, development: bool, host: str) -> None:
+    def __init__(
+        self, allowed_hosts: Sequence[str], origins: Sequence[str], *, development: bool, host: str, tls: bool = False
+    ) -> None:
         self._hosts = tuple(name.lower() for name in allowed_hosts)
         self._local = development
         self._any_host = not development and not allowed_hosts
@@ -27,18 +31,20 @@ class OriginPolicy:
         if development:
             self._hosts += (*LOCAL_NAMES, host.lower())
         self._origins = frozenset(origin.lower() for origin in origins)
+        self._schemes = ("https",) if tls else ("http", "https")  # without TLS of ours, a proxy may have ended it
 
     def check_host(self, host: str) -> None:
         """Raises MISDIRECTED_REQUEST (421) for a Host that is not served here."""
         if self._any_host:
             return
         name = _host_name(host)
-        if _is_loopback(name) and self._local:
-            return
-        if self._any_address and _is_address(name):
-            return  # an address in Host was typed, not rebound: no page can make a browser send it for a name
-        if any(_matches(name, pattern) for pattern in self._hosts):
-            return
+        if name is not None:
+            if _is_loopback(name) and self._local:
+                return
+            if self._any_address and _is_address(name):
+                return  # an address in Host was typed, not rebound: no page can make a browser send it for a name
+            if any(_matches(name, pattern) for pattern in self._hosts):
+                return
         raise RaffelError(
             "MISDIRECTED_REQUEST",
             f"the host {host[:100]!r} is not served here; `allowed_hosts` says which are",
@@ -54,15 +60,17 @@ class OriginPolicy:
             )
 
     def allows(self, origin: str, host: str) -> bool:
-        scheme, separator, authority = origin.partition("://")
-        if not separator or not authority:
+        """Both in lower case."""
+        scheme, _, authority = origin.partition("://")
+        if not authority:
             return False  # `null` is every sandboxed frame and every file
         if origin in self._origins or "*" in self._origins:
             return True
-        port = _DEFAULT_PORTS.get(scheme, "")
-        if authority.removesuffix(port) == host.removesuffix(port):
+        name, port = _host_name(authority), _DEFAULT_PORTS.get(scheme)
+        if name is None or port is None:
+            return False
+        if scheme in self._schemes and authority.removesuffix(port) == host.removesuffix(port):
             return True
-        name = _host_name(authority)
         return self._local and (_is_loopback(name) or any(_matches(name, local) for local in LOCAL_NAMES))
 
     def cors_headers(self, origin: str) -> list[tuple[str, str]]:
@@ -84,12 +92,10 @@ def preflight_headers() -> list[tuple[str, str]]:
     ]
 
 
-def _host_name(authority: str) -> str:
-    """The name or address of `host:port`, without brackets and a final dot, in lower case."""
-    authority = authority.lower()
-    if authority.startswith("["):
-        return authority[1:].partition("]")[0]
-    return authority.partition(":")[0].removesuffix(".")
+def _host_name(authority: str) -> str | None:
+    """The name or address of `host:port`, without brackets and a final dot, in lower case; None where it is neither."""
+    match = _AUTHORITY.fullmatch(authority.lower())
+    return None if match is None else match[1] or match[2]
 
 
 def _matches(name: str, pattern: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -39,6 +40,8 @@ RETRY_MS = (1000, 5000)
 _CHECK_BYTES = 4 * 1024
 _SLICE_SECONDS = 0.005
 """How long a handler that never waits may run before the others have their turn."""
+
+_PERHAPS_ERROR = re.compile(rb'\s*\{\s*"(?:error"|[^"]*\\)')
 
 _FORMS = {form.content_type: form for form in (SSE, NDJSON, BYTES)}
 
@@ -204,8 +207,7 @@ class StreamAnswer:
         if event is not None and event.id is not None:
             self.session.last_event_id = event.id
         if self._form is NDJSON:
-            if data.lstrip(b" \t\r\n{").startswith(b'"error"'):
-                _refuse_error_line(data)
+            _refuse_error_line(data)
             return one_line(data)
         if self._form is SSE:
             fields = (None, None, None) if event is None else (event.id, event.event, event.retry)
@@ -229,9 +231,8 @@ class StreamAnswer:
         return whole and self._chunked
 
     def _error(self, error: RaffelError) -> bytes:
-        if self._form is NDJSON:
-            return b'{"error":%b}\n' % error.to_json()
-        return error_block(error.to_json(), final=not error.retry)
+        data = one_line(error.to_json())
+        return b'{"error":%b}\n' % data if self._form is NDJSON else error_block(data, final=not error.retry)
 
 
 def _never(item: object) -> bool:
@@ -247,7 +248,7 @@ def _mark(items: Any, route: Route, connection: Connection) -> int:
 
 def _refuse_error_line(data: bytes) -> None:
     """An object with the one key `error` is how a stream that failed ends: an item may not look like it."""
-    if list(msgspec.json.decode(data, type=dict[str, msgspec.Raw])) == ["error"]:
+    if _PERHAPS_ERROR.match(data) and list(msgspec.json.decode(data, type=dict[str, msgspec.Raw])) == ["error"]:
         message = "an object with the one key `error` is the last line of a stream that failed"
         raise RaffelError("OUTPUT_VALIDATION_ERROR", message, details=[{"path": "error", "message": message}])
 

@@ -94,7 +94,64 @@ class Query:
         """The tree with its strings coerced to the types of their fields; what cannot be coerced stays a string."""
         return {name: _coerced(value, self._field(name)) for name, value in tree.items()}
 
-    def _field(schema: object, document: Mapping[str, Any]) -> Field:
+    def _field(self, name: str) -> Field:
+        return self._fields.get(name, self._others)
+
+    def _may_repeat(self, name: str) -> bool:
+        types = self._field(name).types
+        return not types or "array" in types
+
+
+def _arranged(name: str, texts: list[str], field: Field) -> object:
+    if field.is_list or len(texts) > 1:
+        values = [_one(name, text, field.items) for text in texts]
+        # A list of objects may come as one JSON array. Where the items are lists themselves, it is one of them.
+        whole = len(values) == 1 and isinstance(values[0], list) and "array" not in field.items
+        return values[0] if whole else values
+    return _one(name, texts[0], field.types)
+
+
+def _one(name: str, text: str, types: Types) -> object:
+    """One value: the string, or what its JSON holds where the type is an object or a list inside of a list."""
+    if not types & _STRUCTURED:
+        return text
+    may_be_text = bool(types - _STRUCTURED - {"null"})
+    try:
+        value = msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
+        if may_be_text:
+            return text
+        reason = "nested too deep" if isinstance(error, RecursionError) else str(error)
+        raise invalid(INPUT, [Fault(name, f"Expected JSON: {reason}")]) from None
+    return text if may_be_text and not isinstance(value, (dict, list)) else value
+
+
+def _coerced(value: object, field: Field) -> object:
+    if isinstance(value, str):
+        return _scalar(value, field.types)
+    if isinstance(value, list):
+        places = itertools.chain(field.places, itertools.repeat(field.items))
+        return [
+            _scalar(item, types) if isinstance(item, str) else item for item, types in zip(value, places, strict=False)
+        ]
+    return value
+
+
+def _scalar(text: str, types: Types) -> object:
+    wanted = tuple(_SCALARS[name] for name in types if name in _SCALARS)
+    if not wanted or str in wanted:
+        return text
+    union: Any = wanted[0]
+    for one in wanted[1:]:
+        union = union | one
+    try:
+        value = msgspec.convert(text, union, strict=False)
+    except msgspec.ValidationError:
+        return text
+    return text if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _field(schema: object, document: Mapping[str, Any]) -> Field:
     leaves = _leaves(schema, document)
     items: list[Types] = []
     places: tuple[Types, ...] = ()

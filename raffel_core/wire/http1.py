@@ -16,6 +16,9 @@ MAX_HEAD = 32 * 1024
 MAX_HEADERS = 100
 MAX_QUERY_FIELDS = 1000
 
+FRAMING = 6
+"""What a chunked body may take on the wire, in bytes for each of its own: those of a chunk that holds one."""
+
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 LAST_CHUNK = b"0\r\n\r\n"
 
@@ -60,6 +63,7 @@ class RequestParser:
         "_buffer",
         "_done",
         "_expected",
+        "_framed",
         "_host",
         "_in_body",
         "_limit",
@@ -80,6 +84,7 @@ class RequestParser:
         self._body: list[bytes] = []
         self._size = 0
         self._rest = 0  # of a Content-Length
+        self._framed = 0
         self._host = 0
         self._in_body = False
         self._done = False
@@ -91,9 +96,9 @@ class RequestParser:
         return len(self._buffer)
 
     @property
-    def started(self) -> bool:
-        """Whether part of a request is here."""
-        return self._in_body or bool(self._buffer)
+    def unfinished(self) -> Request | None:
+        """The request whose head has been read, while its body has not."""
+        return self._request if self._in_body else None
 
     def expects_continue(self) -> bool:
         """Whether the client waits for 100 (Continue) before it sends the body; true once a request."""
@@ -122,9 +127,14 @@ class RequestParser:
             size = min(self._rest, len(buffer)) if self._rest else len(buffer)
             body = bytes(buffer[:size])
             del buffer[:size]
-            self._rest -= size if self._rest else 0
+            if self._rest:
+                self._rest -= size
+            else:
+                self._framed += size
             self._parse(body)
         if not self._done:
+            if self._framed > FRAMING * self._limit + MAX_HEAD:  # extensions and trailers are no part of the body
+                raise RaffelError("PAYLOAD_TOO_LARGE", f"{self._framed} bytes of chunks and trailers around a body")
             return None
         request = self._request
         request.body = b"".join(self._body)
@@ -157,8 +167,8 @@ class RequestParser:
             self._request.path += url.decode("latin-1")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._done:
-            return
+        if self._done or self._request.method:
+            return  # trailers are nobody's headers (RFC 9110, 6.5.1)
         headers = self._request.headers
         key = name.decode("latin-1").lower()
         if key == "host":
@@ -183,7 +193,7 @@ class RequestParser:
         if version not in ("1.0", "1.1"):
             raise RaffelError("INVALID_ARGUMENT", f"found HTTP/{version}, expected HTTP/1.1")
         request.http10 = version == "1.0"
-        request.close = not self._parser.should_keep_alive()
+        request.close = request.http10 or not self._parser.should_keep_alive()
         if self._host != 1 and not (request.http10 and self._host == 0):
             raise RaffelError("INVALID_ARGUMENT", f"found {self._host} Host headers, expected one")
         request.path, request.query = _split_target(request.path)

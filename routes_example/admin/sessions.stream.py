@@ -25,8 +25,8 @@ meta = {"description": "Who is connected, and to what", "tags": ["admin"], "auth
 
 
 async def handler(input: Every, ctx: Context) -> AsyncIterator[Sessions]:
-    for round in input.rounds():
-        if round:
+    for count in input.rounds():
+        if count:
             await asyncio.sleep(input.interval)
         now = time.monotonic()
         calls = ctx.app.state.open_calls.items()

@@ -31,8 +31,8 @@ async def handler(input: Query) -> AsyncIterator[State]:
     first = now = process(input.pid)
     if first is None:
         raise RaffelError("NOT_FOUND", f"found no process {input.pid}")
-    for round in input.rounds():
-        if round:
+    for count in input.rounds():
+        if count:
             await asyncio.sleep(input.interval)
             now = process(input.pid)
         if now is None or now.started != first.started:

@@ -21,7 +21,7 @@ meta = {"description": "The machine's memory, and this server's", "tags": ["syst
 
 
 async def handler(input: Every) -> AsyncIterator[Memory]:
-    for round in input.rounds():
-        if round:
+    for count in input.rounds():
+        if count:
             await asyncio.sleep(input.interval)
         yield Memory(datetime.now(UTC), *memory_bytes(), server_peak_bytes())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -54,11 +55,9 @@ class Wire:
         """All that comes until the server closes."""
         data = bytearray()
         async with asyncio.timeout(PATIENCE):
-            try:
+            with contextlib.suppress(ConnectionResetError):
                 while piece := await self._reader.read(65536):
                     data += piece
-            except ConnectionResetError:
-                pass
         return bytes(data)
 
     async def head(self) -> Answer:
@@ -85,10 +84,8 @@ class Wire:
 
     async def close(self) -> None:
         self._writer.close()
-        try:
+        with contextlib.suppress(OSError):  # the server was first
             await self._writer.wait_closed()
-        except OSError:
-            pass  # the server was first
 
 
 Connect = Callable[..., Awaitable[Wire]]

@@ -138,7 +138,7 @@ def test_an_imported_name_is_no_slip() -> None:
 
 
 def test_a_function_or_class_that_the_file_uses_is_no_slip() -> None:
-    assert meant("class InputSchema: ...\nasync def handler(input: InputSchema): ...") == []
+    assert meant("class InputSchema: ...\nasync def handler(input: InputSchema): ...", ["input_schema"]) == []
     assert meant("def handle(): ...\nx = [handle]") == []
     assert meant("class InputSchema: ...") == [("InputSchema", "input_schema", 1)]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from raffel_core.discovery.scan import RouteFile, Scan, scan, shown
+from raffel_core.discovery.scan import RouteFile, Scan, scan, shown, walk
 from raffel_core.errors import Problem
 
 
@@ -142,6 +142,19 @@ def test_the_nearest_auth_serves(root: Path) -> None:
 
 def test_without_an_auth_file_there_is_none(root: Path) -> None:
     assert only_route(found(root, "a.stream.py", "b/_auth.py")).auth is None
+
+
+def test_every_helper_is_found_also_where_no_route_needs_it(root: Path) -> None:
+    result = found(root, "_auth.py", "a/_middleware.py", "a/b/_auth.py", "a/b/_middleware.py", "_c/_auth.py")
+    assert result.helpers == tuple(
+        root / path for path in ("_auth.py", "a/_middleware.py", "a/b/_middleware.py", "a/b/_auth.py")
+    )
+
+
+def test_a_walk_looks_for_no_conflicts(root: Path) -> None:
+    make(root, "b.stream.py", "(g)/b.stream.py", "health.rpc.py")
+    assert [route.name for route in walk(root).routes] == ["b", "b", "health"]
+    assert walk(root).problems == ()
 
 
 def test_the_app_is_in_the_root(root: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -117,10 +118,8 @@ async def test_a_cancel_after_the_end_changes_nothing() -> None:
 async def test_a_swallowed_cancellation_still_ends_for_its_reason() -> None:
     async def handler(input, ctx):
         yield 1
-        try:
+        with contextlib.suppress(asyncio.CancelledError):
             await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            pass
 
     a_session = session(route(handler))
     task = await running(a_session, Collected())

@@ -1,0 +1,729 @@
+"""The example routes against the machine they describe: every value is compared with its source."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import platform
+import resource
+import shutil
+import stat
+import subprocess
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+from httpx_sse import EventSource, ServerSentEvent, aconnect_sse
+
+from raffel_core import Call, Config, Server
+
+REPOSITORY = Path(__file__).parent.parent
+Items = AsyncIterator[ServerSentEvent]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that the example logs into and serves files from."""
+    path = tmp_path / "served"
+    path.mkdir()
+    monkeypatch.setenv("EXAMPLE_FOLDER", str(path))
+    return path
+
+
+@pytest.fixture
+def shared() -> SimpleNamespace:
+    """`app.state` of the example as its routes see it, once a call has been made."""
+    return SimpleNamespace(state=None)
+
+
+@pytest.fixture
+async def server(shared: SimpleNamespace) -> AsyncIterator[Server]:
+    server = Server(Config(host="127.0.0.1", port=0, drain_seconds=0.2), root=REPOSITORY, development=True)
+
+    async def look(call: Call, call_next: Any) -> Any:
+        shared.state = call.ctx.app.state
+        return await call_next(call)
+
+    await server.use(look).routes("routes_example").start()
+    yield server
+    await server.stop()
+
+
+@pytest.fixture
+async def client(folder: Path, server: Server) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=server.url) as client:
+        yield client
+
+
+@asynccontextmanager
+async def opened(client: httpx.AsyncClient, name: str, **options: Any) -> AsyncIterator[Items]:
+    """The events of a stream; its connection is closed at the end."""
+    async with aconnect_sse(client, "GET", f"/streams/{name}", **options) as source:
+        assert source.response.status_code == 200, await source.response.aread()
+        async with closing_events(source) as events:
+            yield events
+
+
+@asynccontextmanager
+async def closing_events(source: EventSource) -> AsyncIterator[Items]:
+    events = source.aiter_sse()
+    try:
+        yield events
+    finally:
+        await events.aclose()
+
+
+async def take(events: Items, count: int) -> list[Any]:
+    return [json.loads((await anext(events)).data) for _ in range(count)]
+
+
+async def every_item(client: httpx.AsyncClient, name: str, **options: Any) -> list[Any]:
+    """All items of a stream that ends, without its end."""
+    async with opened(client, name, **options) as events:
+        received = [event async for event in events]
+    assert received[-1].event == "end"
+    return [json.loads(event.data) for event in received[:-1]]
+
+
+async def refused(client: httpx.AsyncClient, name: str, **options: Any) -> tuple[int, str]:
+    response = await client.get(f"/streams/{name}", **options)
+    return response.status_code, response.json()["error"]["code"]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110 - the condition is the system's, which sets no event
+            await asyncio.sleep(0.01)
+
+
+def files_open_below(folder: Path) -> list[str]:
+    """The files of the folder that this process holds open to read; the request log is open to be written."""
+    descriptors = Path("/proc/self/fdinfo")
+    found = []
+    for descriptor in os.listdir("/proc/self/fd"):
+        try:
+            target = os.readlink(f"/proc/self/fd/{descriptor}")
+            flags = int((descriptors / descriptor).read_text().split("flags:")[1].split()[0], 8)
+        except OSError:
+            continue  # it was the listing's own
+        if target.startswith(f"{folder}/") and flags & os.O_ACCMODE == os.O_RDONLY:
+            found.append(target)
+    return found
+
+
+def proc(name: str) -> str:
+    return (Path("/proc") / name).read_text()
+
+
+def meminfo(field: str) -> int:
+    line = next(line for line in proc("meminfo").splitlines() if line.startswith(f"{field}:"))
+    return int(line.split()[1]) * 1024
+
+
+@contextmanager
+def running(*command: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that is ended and waited for at the latest at the end."""
+    process = subprocess.Popen(command)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def stat_file(tmp_path: Path) -> Path:
+    """/proc/77/stat below `tmp_path`, with the numbers of this process."""
+    file = tmp_path / "77" / "stat"
+    file.parent.mkdir()
+    file.write_text(proc("self/stat"))
+    return file
+
+
+# system/cpu
+
+
+async def test_cpu_shows_every_core_of_a_machine_that_works(client: httpx.AsyncClient) -> None:
+    with running("sh", "-c", "while :; do :; done"):
+        items = await every_item(client, "system/cpu", params={"interval": 0.3, "limit": 2})
+    cores = len([line for line in proc("stat").splitlines() if line.startswith("cpu")]) - 1
+    assert [len(item["cores"]) for item in items] == [cores] * 2
+    assert all(0 <= percent <= 100 for item in items for percent in item["cores"])
+    assert max(items[-1]["cores"]) > 0
+
+
+async def test_cpu_has_the_load_average_of_the_system(client: httpx.AsyncClient) -> None:
+    before = os.getloadavg()[0]
+    (item,) = await every_item(client, "system/cpu", params={"interval": 0.1, "limit": 1})
+    after = os.getloadavg()[0]
+    assert min(before, after) - 0.01 <= item["load"] <= max(before, after) + 0.01
+
+
+async def test_items_of_cpu_come_in_their_interval(client: httpx.AsyncClient) -> None:
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    await every_item(client, "system/cpu", params={"interval": 0.1, "limit": 3})
+    assert loop.time() - started >= 0.3
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("interval", "0"), ("interval", "61"), ("interval", "soon"), ("limit", "0"), ("limit", "1.5")]
+)
+async def test_an_input_out_of_bounds_is_refused_by_name(client: httpx.AsyncClient, field: str, value: str) -> None:
+    response = await client.get("/streams/system/cpu", params={field: value})
+    error = response.json()["error"]
+    assert (response.status_code, error["code"]) == (400, "VALIDATION_ERROR")
+    assert [fault["path"] for fault in error["details"]] == [field]
+
+
+async def test_cpu_without_proc_still_tells_the_load(
+    client: httpx.AsyncClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("routes_example._machine.PROC", tmp_path / "none")
+    (item,) = await every_item(client, "system/cpu", params={"interval": 0.1, "limit": 1})
+    assert item["cores"] is None
+    assert item["load"] >= 0
+
+
+# system/memory
+
+
+async def test_memory_is_what_meminfo_says(client: httpx.AsyncClient) -> None:
+    (item,) = await every_item(client, "system/memory", params={"limit": 1})
+    assert item["total_bytes"] == meminfo("MemTotal")
+    assert 0 < item["available_bytes"] < item["total_bytes"]
+    assert 0 < item["server_peak_bytes"] <= resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+async def test_memory_without_proc_is_told_as_far_as_it_is_known(
+    client: httpx.AsyncClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("routes_example._machine.PROC", tmp_path / "none")
+    (item,) = await every_item(client, "system/memory", params={"limit": 1})
+    assert item["total_bytes"] == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert item["available_bytes"] is None
+
+
+async def test_memory_comes_as_lines_and_takes_its_input_from_a_body(client: httpx.AsyncClient) -> None:
+    response = await client.post(
+        "/streams/system/memory", json={"interval": 0.1, "limit": 2}, headers={"Accept": "application/x-ndjson"}
+    )
+    assert response.headers["content-type"] == "application/x-ndjson"
+    assert [json.loads(line)["total_bytes"] for line in response.text.splitlines()] == [meminfo("MemTotal")] * 2
+
+
+# system/info
+
+
+async def test_info_describes_this_machine(client: httpx.AsyncClient) -> None:
+    response = await client.post("/system/info", json={"unit": "B"})
+    answer = response.json()
+    assert response.status_code == 200
+    assert answer["host"] == platform.node()
+    assert answer["python"] == platform.python_version()
+    assert answer["cores"] == os.cpu_count()
+    assert answer["memory"] == meminfo("MemTotal")
+    assert answer["disk"] == shutil.disk_usage("/").total
+
+
+async def test_info_answers_in_the_unit_it_is_asked_for(client: httpx.AsyncClient) -> None:
+    answer = (await client.post("/system/info", json={"unit": "MiB"})).json()
+    assert answer["unit"] == "MiB"
+    assert answer["memory"] == round(meminfo("MemTotal") / 1024**2, 2)
+
+
+async def test_info_refuses_an_unknown_unit(client: httpx.AsyncClient) -> None:
+    response = await client.post("/system/info", json={"unit": "furlongs"})
+    assert (response.status_code, response.json()["error"]["code"]) == (400, "VALIDATION_ERROR")
+
+
+# processes/[pid]
+
+
+async def test_a_process_is_shown_as_it_is(client: httpx.AsyncClient) -> None:
+    (item,) = await every_item(client, f"processes/{os.getpid()}", params={"limit": 1})
+    status = dict(line.split(":\t", 1) for line in proc("self/status").splitlines())
+    assert (item["pid"], item["name"]) == (os.getpid(), status["Name"])
+    assert item["threads"] >= 1
+    assert item["memory_bytes"] == pytest.approx(int(status["VmRSS"].split()[0]) * 1024, rel=0.2)
+    assert 0 < item["cpu_seconds"] <= sum(os.times()[:2]) + 0.1
+
+
+async def test_the_stream_of_a_process_ends_with_the_process(client: httpx.AsyncClient) -> None:
+    with running("sleep", "60") as sleeper:
+        async with opened(client, f"processes/{sleeper.pid}", params={"interval": 0.1}) as events:
+            (item,) = await take(events, 1)
+            assert (item["pid"], item["name"]) == (sleeper.pid, "sleep")
+            sleeper.terminate()
+            sleeper.wait()
+            last = [event async for event in events][-1]
+    assert last.event == "end"
+
+
+async def test_a_process_whose_parent_has_not_asked_for_its_end_has_ended(client: httpx.AsyncClient) -> None:
+    with running("sleep", "60") as sleeper:
+        async with opened(client, f"processes/{sleeper.pid}", params={"interval": 0.1}) as events:
+            await take(events, 1)
+            sleeper.terminate()
+            last = [event async for event in events][-1]
+    assert last.event == "end"
+
+
+async def test_another_process_with_the_number_of_the_first_is_not_shown(
+    client: httpx.AsyncClient, stat_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("routes_example._machine.PROC", stat_file.parent.parent)
+    async with opened(client, "processes/77", params={"interval": 0.1}) as events:
+        await take(events, 1)
+        name, rest = stat_file.read_text().rsplit(") ", 1)
+        fields = rest.split()
+        fields[19] += "0"
+        stat_file.write_text(f"{name}) {' '.join(fields)}")
+        last = [event async for event in events][-1]
+    assert last.event == "end"
+
+
+async def test_a_process_may_have_any_name(
+    client: httpx.AsyncClient, stat_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("routes_example._machine.PROC", stat_file.parent.parent)
+    rest = stat_file.read_text().rsplit(") ", 1)[1]
+    stat_file.write_text(f"77 (a) S (b\n) {rest}")
+    (item,) = await every_item(client, "processes/77", params={"limit": 1})
+    assert item["name"] == "a) S (b\n"
+
+
+@pytest.mark.parametrize(
+    ("pid", "expected"),
+    [
+        ("4194399", (404, "NOT_FOUND")),
+        ("99999999999999", (404, "NOT_FOUND")),
+        ("0", (400, "VALIDATION_ERROR")),
+        ("init", (400, "VALIDATION_ERROR")),
+    ],
+)
+async def test_no_process_of_a_number(client: httpx.AsyncClient, pid: str, expected: tuple[int, str]) -> None:
+    assert await refused(client, f"processes/{pid}") == expected
+
+
+async def test_processes_without_proc_are_unavailable(
+    client: httpx.AsyncClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("routes_example._machine.PROC", tmp_path / "none")
+    assert await refused(client, f"processes/{os.getpid()}") == (503, "UNAVAILABLE")
+
+
+# admin/sessions
+
+
+async def sessions(client: httpx.AsyncClient, authorization: str | None) -> httpx.Response:
+    headers = {} if authorization is None else {"Authorization": authorization}
+    return await client.get("/streams/admin/sessions", params={"limit": 1}, headers=headers)
+
+
+@pytest.mark.parametrize("authorization", [None, "", "Bearer", "Bearer wrong", "Basic let-me-in", "let-me-in", "\xe9"])
+async def test_who_shows_no_token_is_not_let_in(client: httpx.AsyncClient, authorization: str | None) -> None:
+    response = await client.get(
+        "/streams/admin/sessions",
+        headers=[] if authorization is None else [(b"Authorization", authorization.encode("latin-1"))],
+    )
+    assert (response.status_code, response.json()["error"]["code"]) == (401, "UNAUTHENTICATED")
+    assert response.headers["www-authenticate"] == "Bearer"
+
+
+async def test_a_guest_may_not_see_the_sessions(client: httpx.AsyncClient) -> None:
+    response = await sessions(client, "Bearer just-looking")
+    assert (response.status_code, response.json()["error"]["code"]) == (403, "PERMISSION_DENIED")
+
+
+async def test_an_admin_sees_every_open_call(client: httpx.AsyncClient) -> None:
+    async with opened(client, "system/cpu", params={"interval": 0.1}) as events:
+        await take(events, 1)
+        response = await sessions(client, "bearer let-me-in")
+    assert response.status_code == 200
+    listed = json.loads(response.text.partition("\n")[0].removeprefix("data: "))["open"]
+    assert [(call["route"], call["protocol"]) for call in listed] == [("system.cpu", "sse"), ("admin.sessions", "sse")]
+    assert listed[0]["open_seconds"] >= 0.1
+
+
+async def test_a_call_that_is_over_is_listed_no_more(client: httpx.AsyncClient, shared: SimpleNamespace) -> None:
+    async with opened(client, "system/cpu", params={"interval": 0.1}) as events:
+        await take(events, 1)
+        assert [ctx.route for ctx in shared.state.open_calls] == ["system.cpu"]
+    await until(lambda: not shared.state.open_calls)
+
+
+async def test_tokens_are_what_the_environment_says(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EXAMPLE_ADMIN_TOKEN", "s3cret")
+    monkeypatch.setenv("EXAMPLE_GUEST_TOKEN", "")
+    server = Server(Config(host="127.0.0.1", port=0), root=REPOSITORY, development=True).routes("routes_example")
+    await server.start()
+    async with httpx.AsyncClient(base_url=server.url) as client:
+        tokens = ("s3cret", "let-me-in", "just-looking", "")
+        statuses = [(await sessions(client, f"Bearer {token}")).status_code for token in tokens]
+    await server.stop()
+    assert statuses == [200, 401, 403, 401]
+
+
+# logs/tail
+
+
+async def test_tail_begins_with_the_last_lines(client: httpx.AsyncClient, folder: Path) -> None:
+    (folder / "app.log").write_text("one\ntwo\nthree\n")
+    async with opened(client, "logs/tail", params={"file": "app.log", "lines": 2}) as events:
+        assert await take(events, 2) == [{"text": "two"}, {"text": "three"}]
+
+
+async def test_tail_follows_a_file_as_it_grows(client: httpx.AsyncClient, folder: Path) -> None:
+    log = folder / "app.log"
+    log.write_text("old\n")
+    async with opened(client, "logs/tail", params={"file": "app.log", "lines": 1}) as events:
+        await take(events, 1)
+        for number in range(3):
+            with log.open("a") as file:
+                file.write(f"line {number}\n")
+            assert await take(events, 1) == [{"text": f"line {number}"}]
+
+
+async def test_tail_sends_a_line_when_its_end_has_been_written(client: httpx.AsyncClient, folder: Path) -> None:
+    log = folder / "app.log"
+    log.write_text("first\nsec")
+    async with opened(client, "logs/tail", params={"file": "app.log", "lines": 5}) as events:
+        assert await take(events, 1) == [{"text": "first"}]
+        with log.open("a") as file:
+            file.write("ond\n")
+        assert await take(events, 1) == [{"text": "second"}]
+
+
+async def test_tail_reads_a_truncated_file_from_its_start(client: httpx.AsyncClient, folder: Path) -> None:
+    log = folder / "app.log"
+    log.write_text("a long line of before\n")
+    async with opened(client, "logs/tail", params={"file": "app.log"}) as events:
+        await take(events, 1)
+        log.write_text("anew\n")
+        assert await take(events, 1) == [{"text": "anew"}]
+        with log.open("a") as file:
+            file.write("and on\n")
+        assert await take(events, 1) == [{"text": "and on"}]
+
+
+async def test_tail_goes_on_in_the_file_that_replaces_the_first(client: httpx.AsyncClient, folder: Path) -> None:
+    log = folder / "app.log"
+    log.write_text("before\n")
+    async with opened(client, "logs/tail", params={"file": "app.log"}) as events:
+        await take(events, 1)
+        with log.open("a") as file:
+            log.rename(folder / "app.log.1")
+            file.write("last of the old\n")
+        log.write_text("first of the new\n")
+        assert await take(events, 2) == [{"text": "last of the old"}, {"text": "first of the new"}]
+
+
+async def test_tail_shows_the_requests_of_this_server(client: httpx.AsyncClient) -> None:
+    async with opened(client, "logs/tail", params={"lines": 0}) as events:
+        for name in ("system/memory", "system/nothing"):
+            await client.get(f"/streams/{name}", params={"limit": 1})
+        await client.post("/system/info", json={})
+        texts = [item["text"] for item in await take(events, 2)]
+    assert "sse system.memory OK" in texts[0]
+    assert "http system.info OK" in texts[1]
+
+
+async def test_tail_follows_the_request_log_when_it_is_moved_aside(
+    client: httpx.AsyncClient, folder: Path, shared: SimpleNamespace
+) -> None:
+    async with opened(client, "logs/tail", params={"lines": 0}) as events:
+        await client.post("/system/info", json={})
+        await take(events, 1)
+        shared.state.requests.handlers[0].doRollover()
+        await client.post("/system/info", json={})
+        assert "system.info" in (await take(events, 1))[0]["text"]
+    assert (folder / "requests.log.1").exists()
+
+
+@pytest.mark.parametrize("route", ["logs/tail", "files/download"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../outside.log",
+        "sub/../../outside.log",
+        "{outside}",
+        "link.log",
+        "linked/outside.log",
+        "sub",
+        "",
+        ".",
+        "missing.log",
+        "nul\0.log",
+        "circle",
+        "x" * 300,
+    ],
+)
+async def test_only_files_below_the_folder_are_served(
+    client: httpx.AsyncClient, folder: Path, route: str, name: str
+) -> None:
+    outside = folder.parent / "outside.log"
+    outside.write_text("secret\n")
+    (folder / "sub").mkdir()
+    (folder / "link.log").symlink_to(outside)
+    (folder / "linked").symlink_to(folder.parent)
+    (folder / "circle").symlink_to(folder / "circle")
+    params = {"file": name.format(outside=outside)}
+    assert await refused(client, route, params=params) == (404, "NOT_FOUND")
+
+
+async def test_a_special_file_is_not_served(client: httpx.AsyncClient, folder: Path) -> None:
+    os.mkfifo(folder / "pipe")
+    assert await refused(client, "logs/tail", params={"file": "pipe"}) == (404, "NOT_FOUND")
+
+
+async def test_files_in_folders_below_are_served(client: httpx.AsyncClient, folder: Path) -> None:
+    (folder / "sub").mkdir()
+    (folder / "sub" / "app.log").write_text("there\n")
+    async with opened(client, "logs/tail", params={"file": "sub/app.log"}) as events:
+        assert await take(events, 1) == [{"text": "there"}]
+
+
+async def test_a_file_that_a_link_out_of_the_folder_replaces_ends_the_tail(
+    client: httpx.AsyncClient, folder: Path
+) -> None:
+    outside = folder.parent / "outside.log"
+    outside.write_text("secret\n")
+    log = folder / "app.log"
+    log.write_text("mine\n")
+    async with opened(client, "logs/tail", params={"file": "app.log"}) as events:
+        await take(events, 1)
+        log.unlink()
+        log.symlink_to(outside)
+        last = await anext(events)
+    assert (last.event, json.loads(last.data)["code"]) == ("error", "NOT_FOUND")
+
+
+async def test_the_tailed_file_is_closed_when_the_client_goes(client: httpx.AsyncClient, folder: Path) -> None:
+    (folder / "app.log").write_text("one\n")
+    async with opened(client, "logs/tail", params={"file": "app.log"}) as events:
+        await take(events, 1)
+        assert files_open_below(folder) == [str(folder / "app.log")]
+    await until(lambda: not files_open_below(folder))
+
+
+# The parts of tail that a client cannot time
+
+
+Tailing = Callable[..., Any]
+
+
+@pytest.fixture
+def tail(server: Server, folder: Path) -> Tailing:
+    """Makes a `Tail` of a file; the server has put the example's modules on `sys.path`."""
+    from routes_example._tail import Tail
+
+    (folder / "app.log").touch()
+    return lambda lines=10: Tail(folder, "app.log", lines)
+
+
+def append(folder: Path, text: str) -> None:
+    with (folder / "app.log").open("a") as file:
+        file.write(text)
+
+
+async def test_tail_waits_while_a_file_is_between_two_names(tail: Tailing, folder: Path) -> None:
+    reader = tail()
+    assert reader.read() == []
+    (folder / "app.log").rename(folder / "app.log.1")
+    assert reader.read() == []
+    append(folder, "new\n")
+    assert [*reader.read(), *reader.read()] == ["new"]
+    reader.close()
+
+
+async def test_tail_ends_an_unfinished_line_where_its_file_ends(tail: Tailing, folder: Path) -> None:
+    append(folder, "done\nhalf")
+    reader = tail()
+    assert reader.read() == ["done"]
+    (folder / "app.log").rename(folder / "app.log.1")
+    append(folder, "new\n")
+    assert [*reader.read(), *reader.read()] == ["half", "new"]
+    reader.close()
+
+
+async def test_tail_sends_a_line_without_end_in_pieces(tail: Tailing, folder: Path) -> None:
+    reader = tail()
+    assert reader.read() == []
+    append(folder, "x" * 300_000)
+    pieces = []
+    while lines := reader.read():
+        pieces += lines
+    append(folder, "\n")
+    pieces += reader.read()
+    reader.close()
+    assert "".join(pieces) == "x" * 300_000
+    assert max(map(len, pieces)) <= 2 * 65536
+
+
+async def test_tail_begins_a_large_file_with_a_whole_line(tail: Tailing, folder: Path) -> None:
+    append(folder, "".join(f"line {number}\n" for number in range(20_000)))
+    reader = tail(1000)
+    lines = reader.read()
+    reader.close()
+    assert lines == [f"line {number}" for number in range(19_000, 20_000)]
+
+
+async def test_tail_reads_what_is_not_utf_8(tail: Tailing, folder: Path) -> None:
+    (folder / "app.log").write_bytes(b"caf\xe9\n")
+    reader = tail()
+    assert reader.read() == ["caf\N{REPLACEMENT CHARACTER}"]
+    reader.close()
+
+
+async def test_a_closed_tail_opens_nothing(tail: Tailing, folder: Path) -> None:
+    reader = tail()
+    reader.close()
+    assert reader.read() == []
+    assert files_open_below(folder) == []
+
+
+# events/journal
+
+
+async def journal_entries(client: httpx.AsyncClient, count: int, **options: Any) -> list[ServerSentEvent]:
+    async with opened(client, "events/journal", **options) as events:
+        return [await anext(events) for _ in range(count)]
+
+
+async def test_the_journal_is_filled_while_nobody_looks(client: httpx.AsyncClient) -> None:
+    first, second = await journal_entries(client, 2)
+    before, after = json.loads(first.data), json.loads(second.data)
+    assert before["type"] == after["type"] == "sample"
+    assert before["at"] < after["at"]
+    assert 0 < before["server_cpu_seconds"] <= after["server_cpu_seconds"]
+    assert first.id != second.id
+
+
+async def test_a_client_that_comes_back_gets_exactly_what_came_after(
+    client: httpx.AsyncClient, shared: SimpleNamespace
+) -> None:
+    from routes_example._journal import sample
+
+    (seen,) = await journal_entries(client, 1)
+    for _ in range(20):
+        shared.state.journal.append(sample())
+    missed = await journal_entries(client, 10, headers={"Last-Event-ID": seen.id})
+    rest = await journal_entries(client, 10, headers={"Last-Event-ID": missed[-1].id})
+    name, _, number = seen.id.partition("-")
+    assert [event.id for event in (*missed, *rest)] == [f"{name}-{int(number) + after}" for after in range(1, 21)]
+    assert {json.loads(event.data)["type"] for event in (*missed, *rest)} == {"sample"}
+
+
+async def test_a_client_resumes_by_query_where_it_cannot_set_headers(client: httpx.AsyncClient) -> None:
+    first, second = await journal_entries(client, 2)
+    (again,) = await journal_entries(client, 1, params={"lastEventId": first.id})
+    assert (again.id, again.data) == (second.id, second.data)
+
+
+@pytest.mark.parametrize("foreign", ["0badcafe-17", "17", "-", "nonsense", "x" * 200, "0badcafe-" + "9" * 4400])
+async def test_an_id_of_another_journal_says_that_entries_are_lost(client: httpx.AsyncClient, foreign: str) -> None:
+    lost, oldest = await journal_entries(client, 2, headers={"Last-Event-ID": foreign})
+    assert json.loads(lost.data) == {"type": "lost", "asked": foreign, "resumed": oldest.id}
+    assert oldest.id.endswith("-1")
+
+
+async def test_what_the_journal_keeps_no_more_is_said_to_be_lost(
+    client: httpx.AsyncClient, shared: SimpleNamespace
+) -> None:
+    from routes_example._journal import sample
+
+    (seen,) = await journal_entries(client, 1)
+    for _ in range(700):
+        shared.state.journal.append(sample())
+    lost, oldest = await journal_entries(client, 2, headers={"Last-Event-ID": seen.id})
+    assert json.loads(lost.data) == {"type": "lost", "asked": seen.id, "resumed": oldest.id}
+    name, _, number = seen.id.partition("-")
+    assert oldest.id in [f"{name}-{int(number) + after}" for after in range(101, 111)]
+
+
+# files/download
+
+
+async def test_a_download_is_the_file(client: httpx.AsyncClient, folder: Path) -> None:
+    content = os.urandom(300_001)
+    (folder / "random.bin").write_bytes(content)
+    response = await client.get("/streams/files/download", params={"file": "random.bin"})
+    assert response.headers["content-type"] == "application/octet-stream"
+    assert response.content == content
+
+
+async def test_curl_saves_the_same_bytes(client: httpx.AsyncClient, folder: Path, tmp_path: Path) -> None:
+    content = os.urandom(100_000)
+    (folder / "random.bin").write_bytes(content)
+    url = f"{client.base_url}streams/files/download?file=random.bin&chunk_bytes=1024"
+    curl = await asyncio.create_subprocess_exec("curl", "-sSf", "-o", str(tmp_path / "saved"), url)
+    assert await curl.wait() == 0
+    assert (tmp_path / "saved").read_bytes() == content
+
+
+async def test_an_empty_file_is_no_bytes(client: httpx.AsyncClient, folder: Path) -> None:
+    (folder / "empty").touch()
+    response = await client.get("/streams/files/download", params={"file": "empty"})
+    assert (response.status_code, response.content) == (200, b"")
+
+
+@pytest.mark.parametrize("size", [1023, 65537])
+async def test_chunks_have_a_bound(client: httpx.AsyncClient, folder: Path, size: int) -> None:
+    (folder / "file").write_bytes(b"x")
+    params = {"file": "file", "chunk_bytes": size}
+    assert await refused(client, "files/download", params=params) == (400, "VALIDATION_ERROR")
+
+
+async def test_the_downloaded_file_is_closed_when_the_client_goes(client: httpx.AsyncClient, folder: Path) -> None:
+    with (folder / "large").open("wb") as file:
+        file.truncate(100_000_000)
+    async with client.stream("GET", "/streams/files/download", params={"file": "large"}) as response:
+        async for _ in response.aiter_raw():
+            break
+        assert files_open_below(folder) == [str(folder / "large")]
+    await until(lambda: not files_open_below(folder))
+
+
+# _app.py and _middleware.py
+
+
+async def test_a_client_that_goes_is_logged_with_the_reason(client: httpx.AsyncClient, folder: Path) -> None:
+    async with opened(client, "system/cpu", params={"interval": 0.1}) as events:
+        await take(events, 1)
+    log = folder / "requests.log"
+    await until(lambda: "sse system.cpu client_disconnected" in log.read_text())
+
+
+async def test_a_refusal_of_the_handler_is_logged_with_its_code(client: httpx.AsyncClient, folder: Path) -> None:
+    await refused(client, "files/download", params={"file": "missing"})
+    assert "files.download NOT_FOUND" in (folder / "requests.log").read_text()
+
+
+async def test_without_a_configured_folder_there_is_a_private_one_until_the_end(
+    monkeypatch: pytest.MonkeyPatch, server: Server, shared: SimpleNamespace
+) -> None:
+    async with httpx.AsyncClient(base_url=server.url) as client:
+        await client.post("/system/info", json={})
+    folder = shared.state.folder
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    await server.stop()
+    assert not folder.exists()
+
+
+async def test_a_configured_folder_is_made_and_stays(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EXAMPLE_FOLDER", str(folder / "made"))
+    server = Server(Config(host="127.0.0.1", port=0), root=REPOSITORY, development=True).routes("routes_example")
+    await server.start()
+    await server.stop()
+    assert (folder / "made" / "requests.log").exists()
+
+
+async def test_every_route_of_the_example_says_what_it_is(server: Server) -> None:
+    assert {route.name for route in server.router.routes.values() if not route.meta.description} == set()
+    assert len(server.router.routes) == 8
