@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ from raffel_core.context import Context, Event, Outcome
 from raffel_core.errors import RaffelError
 from raffel_core.matcher import Explanation, Match, Matcher
 from raffel_core.route import Kind, Route
-from raffel_core.session import OK, close_items, failure
+from raffel_core.session import OK, close_items, ended_early, failure
 
 
 class Router:
@@ -23,7 +24,7 @@ class Router:
         self._matcher = Matcher((route.segments, route) for route in ordered)
 
     def find(self, name: str) -> Match[Route]:
-        """The route of a name as it stands in an envelope, `a.b` or `a/b`; NOT_FOUND says what is near."""
+        """The route of a name as it stands in an envelope, `a.b` or `a/b`; NOT_FOUND where there is none."""
         match = self._matcher.find(name)
         if match is None:
             raise self._not_found(name)
@@ -57,6 +58,9 @@ class InProcess:
         try:
             result = await self._open(route, ctx, input)
             return route.output.check(result) if route.meta.check_output else result
+        except asyncio.CancelledError:
+            outcome = _cancelled(parent)
+            raise
         except Exception as error:
             known = failure(error, ctx)
             outcome = Outcome(known.code, None, known)
@@ -69,16 +73,17 @@ class InProcess:
         outcome, items = OK, None
         try:
             items = await self._open(route, ctx, input)
-            check = route.output.check if route.meta.check_output else None
             async for item in items:
-                yield item if check is None or isinstance(item, Event) else check(item)
+                yield _checked(item, route) if route.meta.check_output else item
+        except (asyncio.CancelledError, GeneratorExit):
+            outcome = _cancelled(parent)
+            raise
         except Exception as error:
             known = failure(error, ctx)
             outcome = Outcome(known.code, None, known)
             raise known from (None if known is error else error)
         finally:
-            if items is not None:
-                await close_items(items, ctx, parent.signal.reason)
+            await close_items(items, ctx, parent.signal.reason)
             await ctx.close(outcome)
 
     def _context(self, name: str, parent: Context, kind: Kind) -> tuple[Route, Context]:
@@ -92,3 +97,15 @@ class InProcess:
         ctx.input = route.input.convert({} if input is None else input, ctx.params)
         opened = route.start(ctx.input, ctx)
         return await opened if route.awaits else opened
+
+
+def _checked(item: Any, route: Route) -> Any:
+    if isinstance(item, Event):
+        return Event(route.output.check(item.data), item.id, item.event, item.retry)
+    return route.output.check(item)
+
+
+def _cancelled(parent: Context) -> Outcome:
+    """How a call ended whose caller was cancelled or has left it."""
+    reason = parent.signal.reason
+    return Outcome("CANCELLED") if reason is None else ended_early(reason)

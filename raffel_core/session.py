@@ -176,8 +176,7 @@ class Session:
             self._phase = _Phase.CLOSING
             if self._interrupted:
                 await self._absorb(caught)
-            if opened is not None:
-                await close_items(opened, self.ctx, self._reason)
+            await close_items(opened, self.ctx, self._reason)
         return self._outcome(caught)
 
     async def _open(self) -> Any:
@@ -206,11 +205,16 @@ class Session:
         reason = self._reason or (None if self._successor is None else "reloaded")
         error = None if caught is None or isinstance(caught, asyncio.CancelledError) else failure(caught, self.ctx)
         if reason is not None:
-            code, message = REASONS[reason]
-            return Outcome(code, reason, RaffelError(code, message, details={"reason": reason}))
+            return ended_early(reason)
         if error is not None:
             return Outcome(error.code, None, error)
         return OK
+
+
+def ended_early(reason: str) -> Outcome:
+    """How a call ended that one of REASONS ended."""
+    code, message = REASONS[reason]
+    return Outcome(code, reason, RaffelError(code, message, details={"reason": reason}))
 
 
 async def close_items(opened: Any, ctx: Context, reason: str | None) -> None:

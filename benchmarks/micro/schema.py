@@ -1,7 +1,7 @@
 """What does checking an item cost beside encoding it?
 
-The limit is the encoder alone. `fits + encode` is what a stream pays for each right item, `dump` what it pays for one that
-the compiled check leaves to the decoder. Run it on a core of its own: `taskset -c 1 python benchmarks/micro/schema.py`.
+The limit is the encoder alone. `fits + encode` is what a stream pays for each right item, `dump` what it pays for one
+that the compiled check leaves to the decoder. On a core of its own: `taskset -c 1 python benchmarks/micro/schema.py`.
 """
 
 from __future__ import annotations

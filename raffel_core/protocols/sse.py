@@ -14,6 +14,7 @@ from raffel_core.context import Event, Outcome
 from raffel_core.errors import RaffelError
 from raffel_core.protocols.connection import Connection
 from raffel_core.route import Route
+from raffel_core.schema.invalid import OUTPUT, UNWRITABLE, unwritable
 from raffel_core.session import Session
 from raffel_core.stream import RaffelStream
 from raffel_core.wire.http1 import LAST_CHUNK, chunk
@@ -155,7 +156,10 @@ class StreamAnswer:
         now = connection.hub.loop.time
         since, size, checkpoint, queued = now(), 0, _CHECK_BYTES, 0
         async for item in items:
-            data = encode(item) if type(item) is exact or fits(item) else self._encode(route, item)
+            try:
+                data = encode(item) if type(item) is exact or fits(item) else self._encode(route, item)
+            except UNWRITABLE as error:
+                raise unwritable(OUTPUT, error) from error
             append(data)
             size += len(data)
             if outbox.attention:

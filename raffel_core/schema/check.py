@@ -6,13 +6,14 @@ import dataclasses
 import datetime
 import decimal
 import enum
+import functools
 import itertools
 import math
 import re
 import typing
 import uuid
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import inspect as shapes
@@ -39,14 +40,12 @@ def compile_check(shape: shapes.Type) -> Check:
         return _is_json
     source = _Source()
     try:
-        test = source.record(shape, "x") if isinstance(shape, _Record) else source.test(shape, "x")
+        tests = source.record(shape, "x") if isinstance(shape, _Record) else source.tests(shape, "x")
     except _Unknown:
         return never
     # A field may be unset, a TypedDict lack a key, a value hold itself: the decoder will say it better.
-    source.define(
-        "fits", "try:", f"    return {test}", "except (AttributeError, KeyError, RecursionError):", "    return False"
-    )
-    exec("\n".join(source.functions), source.names)
+    source.define("fits", tests, but_for="AttributeError, KeyError, RecursionError")
+    exec("\n".join(source.lines), source.names)
     return typing.cast("Check", source.names["fits"])
 
 
@@ -158,46 +157,71 @@ class _Unknown(Exception):
     """A shape of which only the decoder can tell."""
 
 
-_TRUE = "True"
+class _Loop(NamedTuple):
+    head: str
+    tests: list[str]
 
 
 class _Source:
     """The source of one check, and of the functions that it calls.
 
-    `x.n.__class__ is int` is a tenth quicker than `type(x.n) is int` and no less certain here: a class can lie about
-    itself, but the encoder goes by the true type and refuses what only claims to be an int.
+    A test is an expression; several are a conjunction, in order. `x.n.__class__ is int` is a tenth quicker than
+    `type(x.n) is int` and no less certain here: a class can lie about itself, but the encoder goes by the true type and
+    refuses what only claims to be an int.
     """
 
     def __init__(self) -> None:
         self.names: dict[str, Any] = {"isfinite": math.isfinite, "strings": _string_keys, "UNSET": msgspec.UNSET}
-        self.functions: list[str] = []
+        self.lines: list[str] = []
         self._numbers = itertools.count()
         self._records: dict[object, str] = {}
+        self._loops: dict[str, _Loop] = {}
 
-    def define(self, name: str, *lines: str) -> None:
-        self.functions.append("\n    ".join((f"def {name}(x):", *lines)))
+    def define(self, name: str, tests: list[str], but_for: str | None = None) -> None:
+        """Adds a function that is True where all tests are, and False where it meets one of these errors."""
+        body = self._body(tests)
+        if but_for is not None:
+            body = ["try:", *_indented(body), f"except ({but_for}):", "    return False"]
+        self.lines += [f"def {name}(x):", *_indented(body)]
 
-    def test(self, shape: shapes.Type, value: str) -> str:
-        """An expression that is true for a value of this shape. `value` is evaluated at each of its uses."""
+    def _body(self, tests: list[str]) -> list[str]:
+        if not any(map(_LOOP.fullmatch, tests)):
+            return [f"return {_all(tests)}"]
+        return [*self._statements(tests), "return True"]
+
+    def _statements(self, tests: list[str]) -> list[str]:
+        """Statements that return False where a test fails. Loops are written in place, which saves their calls."""
+        lines: list[str] = []
+        plain: list[str] = []
+        for test in [*tests, None]:
+            loop = test and _LOOP.fullmatch(test)
+            if test and not loop:
+                plain.append(test)
+                continue
+            if plain:
+                lines += [f"if not ({_all(plain)}):", "    return False"]
+                plain = []
+            if loop:
+                head, inner = self._loops[loop[1]]
+                lines += [head.format(loop[2]), *_indented(self._statements(inner))]
+        return lines
+
+    def tests(self, shape: shapes.Type, value: str) -> list[str]:
+        """What is true for a value of this shape, and for no other; nothing for any. `value` may be evaluated often."""
         match bare(shape):
             case shapes.AnyType():
-                return _TRUE
+                return []
             case shapes.NoneType():
-                return f"{value} is None"
+                return [f"{value} is None"]
             case shapes.UnionType(types):
                 none_first = sorted(types, key=lambda one: not isinstance(one, shapes.NoneType))
-                return _either(self.test(one, value) for one in none_first)
+                return _either([self.tests(one, value) for one in none_first])
             case shapes.LiteralType(values):
                 return self._literal(values, value)
-            case (
-                shapes.StructType()
-                | shapes.DataclassType()
-                | shapes.NamedTupleType()
-                | shapes.TypedDictType() as record
-            ):
-                return self._record(record, value)
+            case known if isinstance(known, _Record):
+                return self._record(known, value)
             case known:
-                return " and ".join((self._is_a(known, value), *self._within(known, value)))
+                return [self._is_a(known, value), *self._within(known, value)]
 
     def _is_a(self, shape: shapes.Type, value: str) -> str:
         cls = class_of(shape)
@@ -206,7 +230,7 @@ class _Source:
         return f"{value}.__class__ is {self._constant(cls)}"
 
     def _within(self, shape: shapes.Type, value: str) -> Iterator[str]:
-        """What else must hold for a value of the right class."""
+        """What else must be true for a value of the right class."""
         match shape:
             case shapes.IntType():
                 limits = list(_limits(shape, value))
@@ -233,8 +257,7 @@ class _Source:
             case shapes.SetType(item, None, None) | shapes.FrozenSetType(item, None, None):
                 yield from self._each(item, value)
             case shapes.TupleType(items):
-                yield f"len({value}) == {len(items)}"
-                yield from (self._of(item, f"{value}[{index}]") for index, item in enumerate(items))
+                yield from self._places(items, value)
             case shapes.DictType():
                 yield from _lengths(shape, value)
                 yield from self._each_pair(shape, value)
@@ -243,63 +266,70 @@ class _Source:
             case _ if not isinstance(shape, _UNSEEN):
                 raise _Unknown
 
-    def _of(self, shape: shapes.Type, expression: str) -> str:
-        """The test of an expression that is evaluated once, where the test looks at its value first."""
+    def _of(self, expression: str, tests: Callable[[str], list[str]]) -> list[str]:
+        """The tests of an expression that is evaluated once, by the first of them."""
         number = next(self._numbers)
         mark = f"\0{number}\0"
-        return _evaluated_once(self.test(shape, mark), mark, f"v{number}", expression)
+        found = tests(mark)
+        uses = sum(test.count(mark) for test in found)
+        if uses > 1:
+            found[0] = found[0].replace(mark, f"(v{number} := {expression})", 1)
+            expression = f"v{number}"
+        return [test.replace(mark, expression) for test in found]
 
-    def _literal(self, values: tuple[object, ...], value: str) -> str:
-        tests = [f"{value} is None"] if None in values else []
+    def _literal(self, values: tuple[object, ...], value: str) -> list[str]:
+        tests = [[f"{value} is None"]] if None in values else []
         for cls in (str, int):
             own = frozenset(one for one in values if type(one) is cls)
             if own:
-                tests.append(f"{value}.__class__ is {cls.__name__} and {value} in {self._constant(own)}")
+                tests.append([f"{value}.__class__ is {cls.__name__}", f"{value} in {self._constant(own)}"])
         return _either(tests)
 
-    def _record(self, shape: _Record, value: str) -> str:
+    def _record(self, shape: _Record, value: str) -> list[str]:
         """A record of scalars is tested in place, which saves a call; any other by a function: it may hold itself."""
         if not any(isinstance(part, _Record) for field in shape.fields for part in walk(field.type)):
             return self.record(shape, value)
         name = self._records.get(shape.cls)
         if name is None:
             name = self._records[shape.cls] = f"is{next(self._numbers)}"
-            self.define(name, "return " + self.record(shape, "x"))
-        return f"{name}({value})"
+            self.define(name, self.record(shape, "x"))
+        return [f"{name}({value})"]
 
-    def record(self, shape: _Record, value: str) -> str:
-        """The test of a record, in place."""
-        return " and ".join(self._fields(shape, value))
+    def record(self, shape: _Record, value: str) -> list[str]:
+        """The tests of a record, in place."""
+        return [self._is_a(shape, value), *self._fields(shape, value)]
 
     def _fields(self, shape: _Record, value: str) -> Iterator[str]:
-        yield self._is_a(shape, value)
         match shape:
             case shapes.StructType() | shapes.DataclassType():
                 if hasattr(shape.cls, "__post_init__") or not _is_plain(shape):
                     raise _Unknown
+                may_be_left_out = not getattr(shape, "array_like", False)
                 for field in shape.fields:
-                    yield self._attribute(field, f"{value}.{field.name}", getattr(shape, "array_like", False))
+                    attribute = functools.partial(self._attribute, field, may_be_left_out)
+                    yield from self._of(f"{value}.{field.name}", attribute)
             case shapes.NamedTupleType():
                 if shape.cls.__bases__ != (tuple,):
                     raise _Unknown
-                yield f"len({value}) == {len(shape.fields)}"
-                yield from (self._of(field.type, f"{value}[{index}]") for index, field in enumerate(shape.fields))
+                yield from self._places([field.type for field in shape.fields], value)
             case shapes.TypedDictType():
                 properties = tuple((field.encode_name, field.type, field.required) for field in shape.fields)
                 yield from self._members(properties, False, value)
 
-    def _attribute(self, field: shapes.Field, expression: str, array_like: bool) -> str:
-        number = next(self._numbers)
-        mark = f"\0{number}\0"
-        test = self.test(field.type, mark)
-        defaults = field.default, field.default_factory
-        if array_like or (not field.required and defaults != (msgspec.NODEFAULT, msgspec.NODEFAULT)):
-            pass
-        elif field.required:
-            test = f"{mark} is not UNSET" if test == _TRUE else test
-        else:
-            test = _either((f"{mark} is UNSET", test))
-        return _evaluated_once(test, mark, f"v{number}", expression)
+    def _attribute(self, field: shapes.Field, may_be_left_out: bool, value: str) -> list[str]:
+        """What is UNSET is left out of the JSON: right where that is the default, wrong where the field is required."""
+        tests = self.tests(field.type, value)
+        no_default = (field.default, field.default_factory) == (msgspec.NODEFAULT, msgspec.NODEFAULT)
+        if may_be_left_out and no_default and not field.required:
+            return _either([[f"{value} is UNSET"], tests])
+        if may_be_left_out and field.required and not tests:
+            return [f"{value} is not UNSET"]
+        return tests
+
+    def _places(self, items: Sequence[shapes.Type], value: str) -> Iterator[str]:
+        yield f"len({value}) == {len(items)}"
+        for index, item in enumerate(items):
+            yield from self._of(f"{value}[{index}]", functools.partial(self.tests, item))
 
     def _members(
         self, properties: tuple[tuple[str, shapes.Type, bool], ...], others: bool, value: str
@@ -308,54 +338,66 @@ class _Source:
         size = " + ".join((str(len(properties) - len(optional)), *(f"({name!r} in {value})" for name in optional)))
         yield f"(len({value}) == {size} or strings({value}))" if others else f"len({value}) == {size}"
         for name, shape, required in properties:
-            test = self._of(shape, f"{value}[{name!r}]")
+            tests = self._of(f"{value}[{name!r}]", functools.partial(self.tests, shape))
             if required:
-                yield f"{name!r} in {value}" if test == _TRUE else test
-            elif test != _TRUE:
-                yield f"({name!r} not in {value} or {test})"
+                yield from tests or [f"{name!r} in {value}"]
+            elif tests:
+                yield from _either([[f"{name!r} not in {value}"], tests])
 
     def _each(self, item: shapes.Type, value: str) -> Iterator[str]:
-        test = self.test(item, "i")
-        if test != _TRUE:
-            yield self._loop("for i in x:", test, value)
+        name = f"i{next(self._numbers)}"
+        tests = self.tests(item, name)
+        if tests:
+            yield self._loop(f"for {name} in {{}}:", tests, value)
 
     def _each_pair(self, shape: shapes.DictType, value: str) -> Iterator[str]:
+        number = next(self._numbers)
+        key, item = f"k{number}", f"i{number}"
         match bare(shape.key_type):
             case shapes.AnyType() | shapes.StrType(None, None, None):
-                key = "k.__class__ is str"
+                key_tests = [f"{key}.__class__ is str"]
             case shapes.StrType() | shapes.IntType() as known:
-                key = self.test(known, "k")
+                key_tests = self.tests(known, key)
             case _:
                 raise _Unknown
-        test = self.test(shape.value_type, "i")
-        if test == _TRUE:
-            yield self._loop("for k in x:", key, value)
+        item_tests = self.tests(shape.value_type, item)
+        if item_tests:
+            yield self._loop(f"for {key}, {item} in {{}}.items():", [*key_tests, *item_tests], value)
         else:
-            yield self._loop("for k, i in x.items():", f"{key} and {test}", value)
+            yield self._loop(f"for {key} in {{}}:", key_tests, value)
 
-    def _loop(self, head: str, test: str, value: str) -> str:
-        # A loop written out beats `all`, `map` and comprehensions for every shape of item.
+    def _loop(self, head: str, tests: list[str], value: str) -> str:
+        # Written out it beats `all`, `map` and comprehensions, for every shape of item.
         name = f"all{next(self._numbers)}"
-        self.define(name, head, f"    if not ({test}):", "        return False", "return True")
+        loop = self._loops[name] = _Loop(head, tests)
+        self.lines += [f"def {name}(x):", *_indented([loop.head.format("x"), *_indented(self._statements(tests))])]
+        self.lines += ["    return True"]
         return f"{name}({value})"
 
     def _constant(self, value: object) -> str:
         """A name for the value, among the globals of the source: found quicker than a built-in's."""
-        name = (
-            value.__name__ if isinstance(value, type) and value.__module__ == "builtins" else f"c{next(self._numbers)}"
-        )
+        if isinstance(value, type) and value.__module__ == "builtins":
+            name = value.__name__
+        else:
+            name = f"c{next(self._numbers)}"
         self.names[name] = value
         return name
 
 
-def _evaluated_once(test: str, mark: str, name: str, expression: str) -> str:
-    if test.count(mark) == 1:
-        return test.replace(mark, expression)
-    return test.replace(mark, f"({name} := {expression})", 1).replace(mark, name)
+_LOOP = re.compile(r"(all\d+)\((\w+)\)")
 
 
-def _either(tests: Iterable[str]) -> str:
-    return f"({' or '.join(tests)})"
+def _indented(lines: Iterable[str]) -> list[str]:
+    return [f"    {line}" for line in lines]
+
+
+def _all(tests: Iterable[str]) -> str:
+    return " and ".join(tests) or "True"
+
+
+def _either(alternatives: list[list[str]]) -> list[str]:
+    """One test that is true where all tests of an alternative are."""
+    return [f"({' or '.join(map(_all, alternatives))})"] if all(alternatives) else []
 
 
 def _limits(shape: shapes.IntType | shapes.FloatType, value: str) -> Iterator[str]:

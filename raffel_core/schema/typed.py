@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import types
 import typing
 from collections.abc import Mapping
@@ -77,8 +76,11 @@ class TypedSchema(Schema[T]):
 
     def _whole(self, item: object, code: str) -> T:
         if item.__class__ is dict:
-            with contextlib.suppress(msgspec.ValidationError):
+            try:
                 value = msgspec.convert(item, self._type)
+            except msgspec.ValidationError:
+                pass  # its encoding may be right nevertheless, and says better what is not
+            else:
                 if self.fits(value):
                     return value
         try:

@@ -11,27 +11,14 @@ import time
 from collections.abc import Callable, Iterator
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 from click.testing import CliRunner, Result
 
 from raffel_cli.main import main
 
-T = TypeVar("T")
-
 PATIENCE = 15.0
 """Seconds after which what has not happened will not happen."""
-
-
-def until(condition: Callable[[], T], doing: Callable[[], str]) -> T:
-    """The first true value of the condition."""
-    end = time.monotonic() + PATIENCE
-    while not (value := condition()):
-        if time.monotonic() > end:
-            raise AssertionError(doing())
-        time.sleep(0.005)
-    return value
 
 
 class Process:
@@ -59,11 +46,21 @@ class Process:
 
     def says(self, pattern: str) -> re.Match[str]:
         """Waits until standard output has it."""
-        return until(lambda: re.search(pattern, self.out), lambda: f"no {pattern!r}; {self._everything()}")
+        return self._awaited(pattern, self._out)
 
     def logs(self, pattern: str) -> re.Match[str]:
         """Waits until standard error has it."""
-        return until(lambda: re.search(pattern, self.err), lambda: f"no {pattern!r}; {self._everything()}")
+        return self._awaited(pattern, self._err)
+
+    def _awaited(self, pattern: str, file: Path) -> re.Match[str]:
+        end = time.monotonic() + PATIENCE
+        while self.running and time.monotonic() < end:
+            if found := re.search(pattern, file.read_text()):
+                return found
+            time.sleep(0.005)
+        if found := re.search(pattern, file.read_text()):
+            return found
+        raise AssertionError(f"no {pattern!r}; {self._everything()}")
 
     @property
     def port(self) -> int:

@@ -32,6 +32,8 @@ TICKS = """
             yield {word!r}
             await asyncio.sleep(0.01)
     """
+SLACK = 0.5
+"""Seconds that a busy machine may take on top."""
 DEV = ("dev", "--port", "0")
 
 
@@ -259,8 +261,16 @@ def test_ctrl_c_ends_it_within_two_seconds(raffel: Raffel, project: Project, con
             process.request("/streams/a").readline()
     process.signal(signal.SIGINT)
     began = time.monotonic()
+    process.ended()
+    assert time.monotonic() - began < 2 + SLACK
+
+
+def test_ctrl_c_ends_it_with_status_0(raffel: Raffel, project: Project) -> None:
+    project({"routes/a.stream.py": CONNECTED["a stream"]})
+    process = raffel(*DEV)
+    process.request("/streams/a").readline()
+    process.signal(signal.SIGINT)
     assert process.ended() == 0
-    assert time.monotonic() - began < 2
 
 
 def test_a_second_ctrl_c_ends_it_at_once(raffel: Raffel, project: Project) -> None:

@@ -36,7 +36,7 @@ async def handler(input, ctx):
 
 def returning(expression: str, before: str = "") -> str:
     """A route file that returns this expression."""
-    return f"import datetime, decimal, math, uuid\nimport msgspec\n{before}\nasync def handler():\n    return {expression}\n"
+    return f"import datetime, decimal, math, uuid\n{before}\nasync def handler():\n    return {expression}\n"
 
 
 async def test_a_json_body_is_answered_with_the_json_of_the_result(serve, client) -> None:
@@ -51,7 +51,8 @@ async def test_curl_calls_a_procedure(serve, curl) -> None:
 
 @pytest.mark.parametrize("value", [None, True, 0, 1.5, "é\u2028", [], {}, [1, [2, {"a": None}]], {"a": {"b": "c"}}])
 async def test_any_json_goes_in_and_comes_out(serve, client, value: Any) -> None:
-    answer = await client(await serve({"echo.rpc.py": ECHO})).post("/echo", json=value)
+    http = client(await serve({"echo.rpc.py": ECHO}))
+    answer = await http.post("/echo", content=json.dumps(value), headers={"Content-Type": "application/json"})
     assert answer.json() == value
 
 
@@ -232,7 +233,7 @@ async def test_a_malformed_body_is_no_concern_of_who_may_not_call(serve, client)
 # Deadlines
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "1.5", "1e3", "soon", "", "１", "9" * 16])
+@pytest.mark.parametrize("text", ["0", "-1", "1.5", "1e3", "soon", "", "\uff11"])
 @pytest.mark.parametrize("path", ["/echo", "/streams/ticks"])
 async def test_a_timeout_that_is_no_positive_integer_is_refused(serve, client, path: str, text: str) -> None:
     http = client(await serve({"echo.rpc.py": ECHO, "ticks.stream.py": STREAM}))

@@ -10,7 +10,6 @@ import socket
 import struct
 import sys
 import termios
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from types import ModuleType
@@ -236,11 +235,11 @@ def probe(monkeypatch: pytest.MonkeyPatch) -> Any:
     return module
 
 
-async def quickest(attempt: Callable[[], Awaitable[None]], times: int = 3) -> float:
-    """The seconds of the quickest of some attempts: what the code needs, whatever else the machine does."""
-    taken = []
-    for _ in range(times):
-        started = time.perf_counter()
-        await attempt()
-        taken.append(time.perf_counter() - started)
-    return min(taken)
+@pytest.fixture
+def quickest() -> Callable[[Callable[[], Awaitable[float]]], Awaitable[float]]:
+    """The smallest of what some attempts return: what the code needs, whatever else the machine does."""
+
+    async def measure(attempt: Callable[[], Awaitable[float]]) -> float:
+        return min([await attempt() for _ in range(5)])
+
+    return measure

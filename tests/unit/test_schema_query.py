@@ -18,6 +18,11 @@ class Filter(Struct):
     least: int = 0
 
 
+class Tree(Struct):
+    name: str
+    children: list[Tree] = []
+
+
 class Search(Struct):
     limit: int = 100
     ratio: float = 0.5
@@ -305,11 +310,6 @@ def test_alternatives_of_objects_share_a_query() -> None:
 
 
 def test_a_type_that_holds_itself_has_a_query() -> None:
-    class Tree(Struct):
-        name: str
-        children: list[Tree] = []
-
-    Tree.__annotations__["children"] = list[Tree]
     assert schema_of(Tree).from_query([("name", "a"), ("children", '[{"name":"b"}]')]) == Tree("a", [Tree("b")])
 
 
