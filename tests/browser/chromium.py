@@ -28,7 +28,9 @@ def install() -> None:
         print("no Chromium found: installing the system's", flush=True)
         quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         subprocess.run(["apt-get", "update", "-qq"], check=True, env=quiet)
-        subprocess.run(["apt-get", "install", "-qq", "-y", "--no-install-recommends", "chromium"], check=True, env=quiet)
+        subprocess.run(
+            ["apt-get", "install", "-qq", "-y", "--no-install-recommends", "chromium"], check=True, env=quiet
+        )
     else:
         print("no Chromium found: installing playwright's", flush=True)
         subprocess.run([sys.executable, "-m", "playwright", "install", "chromium"], check=True)
