@@ -70,6 +70,8 @@ class Schema(ABC, Generic[T]):
             return self._read(self._with_params(data, filled) if filled else data)
         except RecursionError as error:
             raise not_json(error) from None
+        except UnicodeEncodeError as error:
+            raise unwritable(INPUT, error) from error
 
     def from_query(self, pairs: Sequence[tuple[str, str]], params: Mapping[str, str] | None = None) -> T:
         """Reads the fields of a query, which are all strings: coerced as the schema wants it. `params` beat them."""
@@ -77,6 +79,8 @@ class Schema(ABC, Generic[T]):
             return self._read_query(self._query.tree(pairs, params or {}))
         except RecursionError as error:
             raise not_json(error) from None
+        except UnicodeEncodeError as error:
+            raise unwritable(INPUT, error) from error
 
     def convert(self, value: object, params: Mapping[str, str] | None = None) -> T:
         """Reads a Python value, strictly: itself if it is of the type, else what `decode` makes of its JSON."""

@@ -316,3 +316,10 @@ def test_a_type_that_holds_itself_has_a_query() -> None:
 def test_references_that_only_lead_to_each_other_are_followed_once() -> None:
     document = {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"properties": {"n": {"$ref": "#"}}}}}
     assert schema_of(document).from_query([("n", "{}")]) == {"n": {}}
+
+
+@every_kind
+def test_a_path_parameter_that_is_no_unicode_text_is_refused(declared: Any) -> None:
+    with pytest.raises(RaffelError, match="VALIDATION_ERROR") as raised:
+        schema_of(declared).decode(b"{}", {"word": "\ud800"})
+    assert raised.value.details == [{"path": "", "message": "Expected Unicode text, got a lone surrogate"}]
