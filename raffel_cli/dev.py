@@ -14,7 +14,6 @@ from raffel_cli.project import routes_argument, serving_options
 from raffel_cli.running import run
 from raffel_core.discovery.reload import Difference, saves
 from raffel_core.errors import ProjectError
-from raffel_core.pattern import parse_name
 from raffel_core.route import Kind, Route
 from raffel_core.server import Server
 
@@ -61,7 +60,7 @@ def _announce(server: Server) -> None:
 
 def _url(server: Server, route: Route) -> str:
     base = server.config.base_path.rstrip("/") + ("/streams" if route.kind is Kind.SERVER else "")
-    return "/".join([server.url + base, *map(str, parse_name(route.name))])
+    return "/".join([server.url + base, *map(str, route.segments)])
 
 
 async def _reload(server: Server, saved: Collection[Path] = ()) -> None:

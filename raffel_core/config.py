@@ -344,7 +344,8 @@ def in_force(config: Config) -> Iterator[tuple[Option, Any]]:
 
 def overridden(weak: Config, strong: Config, names: Collection[str]) -> Config:
     """`weak` with what `strong` has for these options and, where `weak` has the default, for those by command."""
-    values = {option.name: value for option, value in in_force(weak)}
+    values = {option.name: option.default for option in OPTIONS.values()}
+    values |= {option.name: value for option, value in in_force(weak)}
     by_command = (name for name in BY_COMMAND["dev"] if values.get(name) == OPTIONS[name].default)
     chosen = {*names, *by_command}
     return _build(Config, values | {option.name: value for option, value in in_force(strong) if option.name in chosen})  # type: ignore[no-any-return]  # it builds what it is given

@@ -77,8 +77,9 @@ class Server:
         self.development = development
         self._folders: list[Path] = []
         self._loaders: list[FolderLoader] = []
-        self._modules = ProjectModules(self.root)
+        self._modules: ProjectModules | None = None
         self._included: str | None = None
+        self._source: Server = self
         self._overridden: frozenset[str] = frozenset()
         self._builders: list[RouteBuilder] = []
         self._built: dict[int, Route] = {}
@@ -127,7 +128,7 @@ class Server:
     @property
     def watched(self) -> tuple[Path, ...]:
         """The folders in which a save may change a route."""
-        outside = [folder for folder in self._folders if not folder.is_relative_to(self.root)]
+        outside = [folder for folder in self._source._folders if not folder.is_relative_to(self.root)]
         return (self.root, *outside)
 
     # Loading
@@ -138,10 +139,11 @@ class Server:
         After an error everything is as it was before. It runs user code and may be called in a thread.
         """
         loaders: list[FolderLoader] = []
-        dirty = self._modules.begin(touched)
+        modules = self._modules = self._modules or ProjectModules(self.root)
+        dirty = modules.begin(touched)
         try:
-            source = self if self._included is None else self._import(self._included)
-            loaders += source._folder_loaders(self._modules)
+            source = self if self._included is None else self._import(self._included, modules)
+            loaders += source._folder_loaders(modules)
             staged = [loader.load(dirty, touched) for loader in loaders]
             problems = [problem for one in staged for problem in one.problems]
             registry = Registry(route for one in staged for route in one.routes)
@@ -154,11 +156,12 @@ class Server:
         except BaseException:
             for loader in loaders:
                 loader.rollback()
-            self._modules.rollback()
+            modules.rollback()
             raise
         for loader in loaders:
             loader.commit()
-        self._modules.commit()
+        modules.commit()
+        self._source = source
         lifespans = tuple(one.lifespan for one in staged if one.lifespan is not None)
         return Loaded(router, lifespans)
 
@@ -179,16 +182,19 @@ class Server:
                     self._built[number] = route
         return list(self._built.values())
 
-    def _import(self, attribute: str) -> Server:
+    def _import(self, attribute: str, modules: ProjectModules) -> Server:
         """The Server that `module:attribute` names, imported anew where its module has changed."""
         module_name, _, name = attribute.partition(":")
         try:
             server = getattr(importlib.import_module(module_name), name, None)
-        except Exception as error:
-            raise ProjectError([failure(error, attribute, self.root, self._modules.owns)]) from error
+        except (Exception, SystemExit) as error:
+            problem = failure(error, attribute, self.root, modules.owns)
+            raise ProjectError([problem._replace(line=0) if problem.file == attribute else problem]) from error
         if not isinstance(server, Server):
-            found = "nothing" if server is None else f"a {type(server).__name__}"
-            raise ProjectError([Problem(attribute, 0, f"{found} of this name", "a Server")])
+            found = (
+                f"{module_name} has no {name!r}" if server is None else f"{name!r} is of type {type(server).__name__}"
+            )
+            raise ProjectError([Problem(attribute, 0, found, "a Server")])
         self.config = overridden(server.config, self.config, self._overridden)
         return server
 
@@ -230,17 +236,28 @@ class Server:
         hub = Hub(self.config, loaded.router, app, development=self.development)
         app.calls = InProcess(lambda: hub.router)
         try:
-            self._lifespans = await _start_lifespans(loaded.lifespans, app)
+            tls = self._tls()
+            self._lifespans = await self._started(loaded.lifespans, app)
             http = Http(hub)
             sock = listening_socket(self.config.host, self.config.port, self.config.limits)
             listener = await hub.loop.create_server(
-                lambda: Listener(hub, http.connection), sock=sock, ssl=self._tls(), **self._tls_options()
+                lambda: Listener(hub, http.connection), sock=sock, ssl=tls, **self._tls_options()
             )
         except BaseException:
             await _stop_lifespans(self._lifespans, CLEANUP_SECONDS)
             raise
         self._hub, self._stopping = hub, False
         self._listeners.append(listener)
+
+    async def _started(self, lifespans: Sequence[Lifespan], app: App) -> list[RunningLifespan]:
+        """Runs the lifespans as far as their `yield`. One that fails is a problem of the project, at its line."""
+        try:
+            return await _start_lifespans(lifespans, app)
+        except Exception as error:
+            assert self._modules is not None
+            file = lifespans[0].__code__.co_filename if hasattr(lifespans[0], "__code__") else "lifespan"
+            problem = failure(error, file, self.root, self._modules.owns)
+            raise ProjectError([problem._replace(expected="a `lifespan` that gets as far as its `yield`")]) from error
 
     def _tls(self) -> ssl.SSLContext | None:
         tls = self.config.tls
@@ -249,7 +266,11 @@ class Server:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_alpn_protocols(["http/1.1"])
-        context.load_cert_chain(self.root / tls.cert, self.root / tls.key)
+        try:
+            context.load_cert_chain(self.root / tls.cert, self.root / tls.key)
+        except OSError as error:  # ssl.SSLError is one
+            found = f"tls.cert {tls.cert!r} and tls.key {tls.key!r} cannot be loaded: {error.strerror or error}"
+            raise ProjectError([Problem("tls", 0, found, "PEM files of a certificate chain and of its key")]) from error
         return context
 
     def _tls_options(self) -> dict[str, Any]:
@@ -286,7 +307,7 @@ class Server:
             if loaded.lifespans != tuple(one.lifespan for one in self._lifespans):
                 app = App(debug=self.development)
                 app.calls = hub.app.calls
-                started = await _start_lifespans(loaded.lifespans, app)
+                started = await self._started(loaded.lifespans, app)
                 if self._stopping:
                     await _stop_lifespans(started, CLEANUP_SECONDS)
                     self._running()
@@ -439,7 +460,10 @@ class Server:
 
         signal.signal(signal.SIGINT, end)
         signal.signal(signal.SIGTERM, end)
-        loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self._reload_on_signal()))
+        if self.development:
+            signal.signal(signal.SIGHUP, end)  # the terminal has been closed
+        else:
+            loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self._reload_on_signal()))
 
     async def _reload_on_signal(self) -> None:
         try:

@@ -236,7 +236,13 @@ def failure(error: BaseException, ctx: Context) -> RaffelError:
         error = error.exceptions[0]
     if isinstance(error, RaffelError):
         return error
-    log.error("unexpected %s in %s", type(error).__name__, ctx.route, exc_info=error, extra={"request": ctx.request_id})
+    log.error(
+        "unexpected %s in %s",
+        type(error).__name__,
+        ctx.route,
+        exc_info=error,
+        extra={"request": ctx.request_id, "route": ctx.route},
+    )
     details: dict[str, Any] = {"request_id": ctx.request_id}
     if ctx.app.debug:
         details["error"] = f"{type(error).__name__}: {error}"

@@ -48,7 +48,7 @@ def _halves(error: BaseException, place: str, root: Path) -> tuple[str, str]:
 
 def _module(name: str, place: str, root: Path) -> str:
     """What to import instead of a module that there is not."""
-    beside = os.path.relpath(os.path.dirname(place), root)
+    beside = os.path.relpath(os.path.dirname(place) or root, root)
     package = ".".join(Path(beside).parts)
     if package and all(map(str.isidentifier, package.split("."))) and _exists(Path(place).parent, name):
         return f"the whole name, {f'{package}.{name}'!r}"

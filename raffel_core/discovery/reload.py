@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Collection
 from pathlib import Path
 from typing import NamedTuple
@@ -29,12 +30,23 @@ def difference(old: Router, new: Router) -> Difference:
     )
 
 
+class _Source(watchfiles.DefaultFilter):
+    """Python files, and folders: of one that is moved nothing is told but its own name."""
+
+    def __call__(self, change: watchfiles.Change, path: str) -> bool:
+        name = os.path.basename(path)
+        return (name.endswith(".py") or "." not in name) and super().__call__(change, path)
+
+
 async def saves(folders: Collection[Path], debounce_ms: int) -> AsyncIterator[frozenset[Path]]:
-    """The Python files of each save. What comes in quick succession is one save, for at most `debounce_ms`."""
+    """The Python files, and folders that came or went, of each save.
+
+    What comes in quick succession is one save, for at most `debounce_ms`.
+    """
     step = max(1, min(10, debounce_ms))
     async for changes in watchfiles.awatch(
         *folders,
-        watch_filter=watchfiles.PythonFilter(),
+        watch_filter=_Source(),
         debounce=max(debounce_ms, step),
         step=step,
         rust_timeout=500,

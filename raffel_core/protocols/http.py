@@ -185,7 +185,9 @@ class HttpConnection(Connection):
     def _open_stream(self, request: Request, name: str) -> None:
         route, params = self.hub.router.find_path(name)
         if route.kind is Kind.UNARY:
-            raise RaffelError("UNIMPLEMENTED", f"{route.name} is a procedure: POST /{route.name.replace('.', '/')}")
+            raise RaffelError(
+                "UNIMPLEMENTED", f"{route.name} is a procedure: POST /{'/'.join(map(str, route.segments))}"
+            )
         if route.kind is not Kind.SERVER:
             raise RaffelError("UNIMPLEMENTED", f"{route.name} is a {route.kind} stream: {_CARRIERS} carry it")
         if request.method not in ("GET", "POST", "HEAD"):

@@ -129,8 +129,8 @@ def test_a_server_built_in_code_is_checked(invoke: Invoke, project: Project) -> 
     ("named", "found"),
     [
         ("absent:server", "no module named 'absent'"),
-        ("app:absent", "nothing of this name"),
-        ("app:number", "int of this name"),
+        ("app:absent", "app has no 'absent'"),
+        ("app:number", "'number' is of type int"),
         ("broken:server", "ZeroDivisionError"),
     ],
 )

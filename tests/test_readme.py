@@ -1,0 +1,297 @@
+"""The README: its commands are run as they stand, its Python is served, its tables are compared with the code."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import json
+import os
+import re
+import shutil
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+import pytest
+from playwright.async_api import ConsoleMessage, async_playwright
+
+from raffel_core import Config, Server
+from raffel_core.config import OPTIONS
+
+REPOSITORY = Path(__file__).parent.parent
+README = (REPOSITORY / "README.md").read_text()
+BIN = Path(sys.executable).parent
+
+LOCAL = "http://localhost:3000"
+"""Where the README's requests go."""
+
+SECONDS = 2
+"""After how long the test leaves a stream that has no end."""
+
+_spec = importlib.util.spec_from_file_location("chromium", REPOSITORY / "tests" / "browser" / "chromium.py")
+assert _spec is not None and _spec.loader is not None
+chromium = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(chromium)
+
+
+def blocks(language: str) -> list[str]:
+    """The fenced blocks of one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def commands(block: str) -> list[str]:
+    """The commands of a shell block, continued lines joined, without their comments."""
+    lines = block.replace("\\\n", " ").splitlines()
+    return [line.partition("  #")[0].strip() for line in lines if line and not line.startswith("#")]
+
+
+REQUESTS = [block for block in blocks("sh") if "curl" in block and LOCAL in block]
+OTHERS = [command for block in blocks("sh") if block not in REQUESTS for command in commands(block)]
+
+
+def command(start: str) -> str:
+    """The one command that begins so."""
+    (found,) = [command for command in OTHERS if command.startswith(start)]
+    return found
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """A new shell's: nothing of the `make` that may have started this test, and the commands of this checkout first."""
+    outer = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "RAFFEL_"))}
+    return {**outer, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", **variables}
+
+
+class Ran(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+
+async def run(script: str, cwd: Path, **variables: str) -> Ran:
+    process = await asyncio.create_subprocess_exec(
+        *("sh", "-c", script),
+        cwd=cwd,
+        env=environment(**variables),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+    assert process.returncode is not None
+    return Ran(process.returncode, out.decode(), err.decode())
+
+
+@contextlib.asynccontextmanager
+async def serving(script: str, cwd: Path, **variables: str) -> AsyncIterator[tuple[str, asyncio.subprocess.Process]]:
+    """Runs a command that serves and gives the URL that it prints; ends it as Ctrl-C does, if it has not ended."""
+    process = await asyncio.create_subprocess_exec(
+        *("sh", "-c", script),
+        cwd=cwd,
+        env=environment(**variables),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        start_new_session=True,  # a signal reaches the shell and what it runs, as from a terminal
+    )
+    assert process.stdout is not None
+    said = ""
+    try:
+        async with asyncio.timeout(20):
+            while not (url := re.search(r"http://[\w.]+:\d+", said)):
+                line = await process.stdout.readline()
+                assert line, f"it ended and said: {said}"
+                said += line.decode()
+        yield url[0], process
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGINT)
+        await process.communicate()
+
+
+@pytest.fixture
+async def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Server]:
+    monkeypatch.setenv("EXAMPLE_FOLDER", str(tmp_path / "served"))
+    config = Config(host="127.0.0.1", port=0, drain_seconds=0.2)
+    server = Server(config, root=REPOSITORY, development=True).routes("routes_example")
+    await server.start()
+    yield server
+    await server.stop()
+
+
+@pytest.fixture
+def curl(tmp_path: Path) -> Path:
+    """A folder with a `curl` that leaves endless streams and tells the status of each answer on standard error."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    file = folder / "curl"
+    file.write_text(
+        f"#!/bin/sh\n{shutil.which('curl')} --max-time {SECONDS} -w '%{{stderr}}\\nanswered %{{http_code}}\\n' \"$@\"\n"
+        # 28: the time is over, as after Ctrl-C; 23: `head` has read enough.
+        'case $? in 0 | 23 | 28) ;; *) echo "failed: $*" >&2 ;; esac\n'
+    )
+    file.chmod(0o755)
+    return folder
+
+
+async def test_every_request_is_answered_as_it_says(example: Server, curl: Path, tmp_path: Path) -> None:
+    async def answered(block: str) -> None:
+        script = block.replace(LOCAL, example.url)
+        result = await run(script, tmp_path, PATH=f"{curl}{os.pathsep}{environment()['PATH']}")
+        expected = re.findall(r"^(?:# (\d+): .*\n)?.*\bcurl\b", block, re.MULTILINE)
+        assert re.findall(r"^answered (\d+)$", result.err, re.MULTILINE) == [status or "200" for status in expected]
+        assert "failed:" not in result.err
+        assert result.out or "curl -o" in block
+
+    assert len(REQUESTS) == 8
+    async with asyncio.TaskGroup() as group:
+        for block in REQUESTS:
+            group.create_task(answered(block))
+    assert (tmp_path / "requests.log").exists()
+
+
+async def test_the_first_answer_looks_as_it_is_shown(example: Server, tmp_path: Path) -> None:
+    (shown,) = blocks("text")
+    answer = await run(REQUESTS[0].replace(LOCAL, example.url), tmp_path)
+    assert outline(answer.out) == outline(shown)
+
+
+def outline(events: str) -> list[Any]:
+    """The lines of a stream of events, of the items only their fields."""
+    lines = [line for line in events.splitlines() if line]
+    return [list(json.loads(line[6:])) if line.startswith("data: ") else line for line in lines]
+
+
+async def test_the_browser_gets_items(example: Server) -> None:
+    (script,) = blocks("js")
+    received: asyncio.Queue[str] = asyncio.Queue(16)
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(
+            executable_path=chromium.find(), args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        )
+        page = await browser.new_page()
+        await page.goto(f"{example.url}/health")
+
+        def heard(message: ConsoleMessage) -> None:
+            if message.type != "error":  # the page has no icon
+                received.put_nowait(message.text)
+
+        page.on("console", heard)
+        await page.add_script_tag(content=script.replace(LOCAL, example.url))
+        async with asyncio.timeout(15):
+            items = [await received.get() for _ in range(2)]
+        await browser.close()
+    assert all("cores" in item for item in items)
+
+
+async def test_the_route_is_served_under_the_name_it_is_said_to_have(serve: Any) -> None:
+    (source,) = blocks("python")
+    path, name, url = re.findall(r"`routes/(disk[\w./]+)`.*?`([\w.]+)`, at\s+`(/[\w/]+)`", README, re.DOTALL)[0]
+    server = await serve({path: source})
+    assert list(server.router.routes) == [name]
+    async with (
+        httpx.AsyncClient(base_url=server.url, verify=False) as client,
+        client.stream("GET", url, headers={"Accept": "application/x-ndjson"}) as response,
+    ):
+        async for line in response.aiter_lines():
+            room = json.loads(line)
+            break
+    assert room["total_bytes"] == shutil.disk_usage("/").total
+    assert 0 < room["free_bytes"] <= room["total_bytes"]
+
+
+async def test_the_route_answers_what_it_cannot_find(serve: Any) -> None:
+    (source,) = blocks("python")
+    server = await serve({"disk/free.stream.py": source})
+    async with httpx.AsyncClient(base_url=server.url, verify=False) as client:
+        missing = await client.get("/streams/disk/free", params={"path": "/no/such/place"})
+        refused = await client.get("/streams/disk/free", params={"interval": 0})
+    assert (missing.status_code, missing.json()["error"]["code"]) == (404, "NOT_FOUND")
+    assert (refused.status_code, refused.json()["error"]["details"][0]["path"]) == (400, "interval")
+
+
+async def test_make_dev_serves_the_example(tmp_path: Path) -> None:
+    dry = await run(f"{command('make dev')} --dry-run", REPOSITORY)
+    script = dry.out.splitlines()[-1].replace(".venv/bin/", f"exec {BIN}/")
+    async with (
+        serving(script, REPOSITORY, RAFFEL_PORT="0", EXAMPLE_FOLDER=str(tmp_path)) as (url, process),
+        httpx.AsyncClient(verify=False) as client,
+    ):
+        answer = await client.post(f"{url}/system/info", json={})
+        os.killpg(process.pid, signal.SIGINT)
+        assert await process.wait() == 0
+    assert answer.status_code == 200
+
+
+async def test_make_test_runs_pytest() -> None:
+    dry = await run(f"{command('make test')} --dry-run", REPOSITORY)
+    assert dry.status == 0
+    assert dry.out.splitlines()[-1].endswith("-m pytest")
+
+
+async def test_the_commands_that_only_tell_are_fine() -> None:
+    told = [await run(command(f"raffel {name}"), REPOSITORY) for name in ("routes", "check", "config")]
+    assert [(one.status, one.err) for one in told] == [(0, "")] * 3
+    assert "processes.[pid]" in told[0].out
+
+
+async def test_a_new_project_is_served(tmp_path: Path) -> None:
+    async with (
+        serving(command("raffel new"), tmp_path, RAFFEL_PORT="0") as (url, _),
+        httpx.AsyncClient(verify=False) as client,
+    ):
+        answer = await client.get(f"{url}/health")
+    assert answer.status_code == 200
+    assert (tmp_path / "hello" / "routes").is_dir()
+
+
+async def test_production_is_ready_until_it_is_told_to_end(tmp_path: Path) -> None:
+    script = f"exec {command('raffel serve')}".replace("8080", "0")
+    async with serving(script, REPOSITORY, EXAMPLE_FOLDER=str(tmp_path)) as (url, process):
+        health = command("curl http://localhost:8080").replace(
+            "http://localhost:8080", url.replace("0.0.0.0", "127.0.0.1")
+        )
+        answer = await run(f"{health} -sf", REPOSITORY)
+        os.killpg(process.pid, signal.SIGTERM)
+        assert await process.wait() == 0
+    assert json.loads(answer.out)["status"] == "ok"
+
+
+def test_every_command_is_run_here() -> None:
+    run_here = ["make dev", "make test", "raffel routes", "raffel check", "raffel config", "raffel new"]
+    run_here += ["raffel serve", "curl http://localhost:8080"]
+    assert [found for found in OTHERS if not found.startswith(tuple(run_here))] == []
+
+
+def test_options_have_the_defaults_that_the_tables_say() -> None:
+    rows = re.findall(r"^\| (`[a-z_.]+`(?:, `[a-z_.]+`)*)[^|]*\| ([^|]+) \|", README, re.MULTILINE)
+    said = {
+        name.strip("`"): value.strip("`")
+        for names, values in rows
+        if names.split("`")[1] in OPTIONS
+        for name, value in zip(names.split(", "), values.split(", "), strict=True)
+    }
+    assert len(said) == 19
+    assert said == {name: in_words(OPTIONS[name].default) for name in said}
+
+
+def in_words(value: Any) -> str:
+    """A default as raffel.yaml would have it."""
+    match value:
+        case None:
+            return "null"
+        case tuple():
+            return json.dumps(value)
+        case float():
+            return f"{value:g}"
+        case _:
+            return str(value)
+
+
+def test_links_lead_to_files() -> None:
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
+    assert [link for link in links if not (REPOSITORY / link).exists()] == []
