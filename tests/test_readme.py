@@ -38,24 +38,27 @@ chromium = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(chromium)
 
 
-def blocks(language: str) -> list[str]:
-    """The fenced blocks of one language."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+class Block(NamedTuple):
+    before: str
+    """The paragraph before it."""
+    language: str
+    text: str
 
 
-def commands(block: str) -> list[str]:
-    """The commands of a shell block, continued lines joined, without their comments."""
-    lines = block.replace("\\\n", " ").splitlines()
-    return [line.partition("  #")[0].strip() for line in lines if line and not line.startswith("#")]
+BLOCKS = [Block(*found) for found in re.findall(r"([^\n]*(?:\n[^\n]+)*)\n+^```(\w+)\n(.*?)^```$", README, re.M | re.S)]
+REQUESTS = [block for block in BLOCKS if block.language == "sh" and LOCAL in block.text]
+COMMANDS = [block.text.strip() for block in BLOCKS if block.language == "sh" and block not in REQUESTS]
 
 
-REQUESTS = [block for block in blocks("sh") if "curl" in block and LOCAL in block]
-OTHERS = [command for block in blocks("sh") if block not in REQUESTS for command in commands(block)]
+def only(language: str) -> str:
+    """The one block of this language."""
+    (block,) = [block for block in BLOCKS if block.language == language]
+    return block.text
 
 
 def command(start: str) -> str:
     """The one command that begins so."""
-    (found,) = [command for command in OTHERS if command.startswith(start)]
+    (found,) = [command for command in COMMANDS if command.startswith(start)]
     return found
 
 
@@ -139,15 +142,16 @@ def curl(tmp_path: Path) -> Path:
 
 
 async def test_every_request_is_answered_as_it_says(example: Server, curl: Path, tmp_path: Path) -> None:
-    async def answered(block: str) -> None:
-        script = block.replace(LOCAL, example.url)
+    async def answered(block: Block) -> None:
+        script = block.text.replace(LOCAL, example.url)
         result = await run(script, tmp_path, PATH=f"{curl}{os.pathsep}{environment()['PATH']}")
-        expected = re.findall(r"^(?:# (\d+): .*\n)?.*\bcurl\b", block, re.MULTILINE)
-        assert re.findall(r"^answered (\d+)$", result.err, re.MULTILINE) == [status or "200" for status in expected]
+        status = re.search(r"\b4\d\d\b", block.before)
+        expected = [status[0] if status else "200"] * block.text.count("curl ")
+        assert re.findall(r"^answered (\d+)$", result.err, re.MULTILINE) == expected
         assert "failed:" not in result.err
-        assert result.out or "curl -o" in block
+        assert result.out or "curl -o" in block.text
 
-    assert len(REQUESTS) == 8
+    assert len(REQUESTS) == 11
     async with asyncio.TaskGroup() as group:
         for block in REQUESTS:
             group.create_task(answered(block))
@@ -155,8 +159,8 @@ async def test_every_request_is_answered_as_it_says(example: Server, curl: Path,
 
 
 async def test_the_first_answer_looks_as_it_is_shown(example: Server, tmp_path: Path) -> None:
-    (shown,) = blocks("text")
-    answer = await run(REQUESTS[0].replace(LOCAL, example.url), tmp_path)
+    shown = only("text")
+    answer = await run(REQUESTS[0].text.replace(LOCAL, example.url), tmp_path)
     assert outline(answer.out) == outline(shown)
 
 
@@ -167,7 +171,7 @@ def outline(events: str) -> list[Any]:
 
 
 async def test_the_browser_gets_items(example: Server) -> None:
-    (script,) = blocks("js")
+    script = only("js")
     received: asyncio.Queue[str] = asyncio.Queue(16)
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(
@@ -189,7 +193,7 @@ async def test_the_browser_gets_items(example: Server) -> None:
 
 
 async def test_the_route_is_served_under_the_name_it_is_said_to_have(serve: Any) -> None:
-    (source,) = blocks("python")
+    source = only("python")
     path, name, url = re.findall(r"`routes/(disk[\w./]+)`.*?`([\w.]+)`, at\s+`(/[\w/]+)`", README, re.DOTALL)[0]
     server = await serve({path: source})
     assert list(server.router.routes) == [name]
@@ -205,7 +209,7 @@ async def test_the_route_is_served_under_the_name_it_is_said_to_have(serve: Any)
 
 
 async def test_the_route_answers_what_it_cannot_find(serve: Any) -> None:
-    (source,) = blocks("python")
+    source = only("python")
     server = await serve({"disk/free.stream.py": source})
     async with httpx.AsyncClient(base_url=server.url, verify=False) as client:
         missing = await client.get("/streams/disk/free", params={"path": "/no/such/place"})
@@ -264,7 +268,7 @@ async def test_production_is_ready_until_it_is_told_to_end(tmp_path: Path) -> No
 def test_every_command_is_run_here() -> None:
     run_here = ["make dev", "make test", "raffel routes", "raffel check", "raffel config", "raffel new"]
     run_here += ["raffel serve", "curl http://localhost:8080"]
-    assert [found for found in OTHERS if not found.startswith(tuple(run_here))] == []
+    assert [found for found in COMMANDS if not found.startswith(tuple(run_here))] == []
 
 
 def test_options_have_the_defaults_that_the_tables_say() -> None:

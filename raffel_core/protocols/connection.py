@@ -259,6 +259,8 @@ class Connection(asyncio.Protocol):
         self.transport.abort()
 
     def abort(self) -> None:
+        if self.transport.get_write_buffer_size():
+            log.warning("connection cut: the peer has not taken its last bytes", extra={"peer": self.peer})
         self.transport.abort()
 
     def drain(self) -> None:

@@ -12,7 +12,7 @@ import msgspec
 
 from raffel_core.context import Context
 from raffel_core.errors import RaffelError
-from raffel_core.protocols.connection import NEVER, Connection, Hub
+from raffel_core.protocols.connection import LOST_PEER_SECONDS, NEVER, Connection, Hub
 from raffel_core.protocols.origin import OriginPolicy, preflight_headers
 from raffel_core.protocols.sse import HEAD_SECONDS, StreamAnswer, choose_form
 from raffel_core.route import Kind, Route
@@ -134,6 +134,8 @@ class HttpConnection(Connection):
                 return self._head_due
             answer.send_head()
         interval = self.hub.config.heartbeat_seconds.sse
+        if self._reading_paused:  # the client's end may lie behind what is not read: writing finds it
+            interval = min(interval, LOST_PEER_SECONDS)
         if now - self.quiet_since >= interval:
             answer.ping()
             return now + interval

@@ -37,6 +37,9 @@ class Listener(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but its class
         hub = self._hub
+        if hub.draining:
+            self._transport.abort()  # it was accepted before the listening socket was closed
+            return
         if len(hub.connections) >= hub.config.limits.connections:
             log.warning("connection refused: %d are open, which is the limit", len(hub.connections))
             self._transport.abort()

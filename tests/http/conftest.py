@@ -39,6 +39,9 @@ class Wire:
         self._writer = writer
 
     async def send(self, data: bytes) -> None:
+        """Raises ConnectionError once the server has closed."""
+        if self._writer.transport.is_closing():
+            raise ConnectionResetError("the server has closed")
         self._writer.write(data)
         await self._writer.drain()
 
@@ -83,9 +86,25 @@ class Wire:
         return answer._replace(body=body)
 
     async def close(self) -> None:
+        """Says that nothing more will be sent or read, once what was sent is on its way."""
         self._writer.close()
+        await self._closed()
+
+    async def abort(self) -> None:
+        """Closes, whatever waits to be sent."""
+        self._writer.transport.abort()
+        await self._closed()
+
+    async def _closed(self) -> None:
         with contextlib.suppress(OSError):  # the server was first
-            await self._writer.wait_closed()
+            async with asyncio.timeout(PATIENCE):
+                await self._writer.wait_closed()
+
+
+async def noticed() -> None:
+    """Lets a server see that its clients have left: one that is stopped then has nobody to wait for."""
+    for _ in range(5):
+        await asyncio.sleep(0)
 
 
 Connect = Callable[..., Awaitable[Wire]]
@@ -106,7 +125,8 @@ async def connect() -> AsyncIterator[Connect]:
 
     yield open
     for wire in opened:
-        await wire.close()
+        await wire.abort()
+    await noticed()
 
 
 @pytest.fixture
@@ -115,13 +135,16 @@ async def client() -> AsyncIterator[Client]:
     opened: list[httpx.AsyncClient] = []
 
     def open(server: Server, **options: Any) -> httpx.AsyncClient:
-        http = httpx.AsyncClient(base_url=server.url, trust_env=False, timeout=PATIENCE, **options)
+        # Without TLS there is nothing to verify, and the certificates of the world take long to load.
+        options = {"verify": False, "trust_env": False, "timeout": PATIENCE, **options}
+        http = httpx.AsyncClient(base_url=server.url, **options)
         opened.append(http)
         return http
 
     yield open
     for http in opened:
         await http.aclose()
+    await noticed()
 
 
 @pytest.fixture

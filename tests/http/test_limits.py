@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from raffel_core.protocols import connection as connection_module
+from raffel_core.protocols import http as http_module
 from raffel_core.protocols.http import PIPELINE_BYTES, HttpConnection
 from raffel_core.wire.http1 import MAX_HEAD
 
@@ -188,7 +189,7 @@ async def test_a_first_request_that_takes_too_long_is_closed_unanswered(serve, c
     "part", [b"G", b"GET /health HTTP/1.1\r\nHost: h\r\n", post(b"{}")[:-1], CHUNKED + b"2\r\n{}\r\n"]
 )
 async def test_a_later_request_that_takes_too_long_is_closed_unanswered(serve, connect, part: bytes) -> None:
-    wire = await connect(await serve(ROUTES, limits={"request_seconds": 0.05}))
+    wire = await connect(await serve(ROUTES, limits={"request_seconds": 0.25}))
     await wire.send(GET)
     await wire.answer()
     await wire.send(part)
@@ -197,42 +198,44 @@ async def test_a_later_request_that_takes_too_long_is_closed_unanswered(serve, c
 
 async def test_a_byte_now_and_then_does_not_extend_the_time(serve, connect) -> None:
     wire = await connect(await serve(ROUTES, limits={"request_seconds": 0.1}))
-    asked = asyncio.get_running_loop().time()
-    await asyncio.sleep(0.06)
     with pytest.raises(ConnectionError):
-        for byte in b"GET /" + b"a" * 10_000:
-            await wire.send(bytes([byte]))
-            await asyncio.sleep(0.005)
-    assert asyncio.get_running_loop().time() - asked < 5
+        async with asyncio.timeout(5):
+            while True:
+                await wire.send(b"G")
+                await asyncio.sleep(0.005)
 
 
-async def test_the_time_of_the_first_request_starts_with_the_connection(serve, connect, monkeypatch) -> None:
+async def test_the_time_of_the_first_request_starts_with_the_connection(
+    serve, connect, eventually, monkeypatch
+) -> None:
     dues: list[float] = []
     started = HttpConnection.connection_made
     monkeypatch.setattr(HttpConnection, "connection_made", lambda self, t: (dues.append(self._due), started(self, t)))
-    wire = await connect(await serve(ROUTES))
-    opened = asyncio.get_running_loop().time()
-    await asyncio.sleep(0.05)
+    server = await serve(ROUTES)
+    wire = await connect(server)
+    await eventually(lambda: server._hub.connections)
+    accepted = asyncio.get_running_loop().time()
+    await asyncio.sleep(0.02)
     await wire.send(GET)
     await wire.answer()
-    assert dues[0] < opened + 10.05
+    assert dues[0] <= accepted + 10
 
 
 async def test_an_idle_connection_is_kept_for_the_time_of_a_request(serve, connect) -> None:
-    wire = await connect(await serve(ROUTES, limits={"request_seconds": 0.1}))
+    wire = await connect(await serve(ROUTES, limits={"request_seconds": 0.25}))
     await wire.send(GET)
     await wire.answer()
     answered = asyncio.get_running_loop().time()
     assert await wire.rest() == b""
-    assert asyncio.get_running_loop().time() - answered >= 0.09
+    assert asyncio.get_running_loop().time() - answered >= 0.2
 
 
 async def test_each_answer_gives_the_next_request_its_time(serve, connect) -> None:
-    wire = await connect(await serve(ROUTES, limits={"request_seconds": 0.2}))
+    wire = await connect(await serve(ROUTES, limits={"request_seconds": 0.5}))
     for _ in range(4):
         await wire.send(GET)
         assert (await wire.answer()).status == 200
-        await asyncio.sleep(0.08)
+        await asyncio.sleep(0.2)
 
 
 async def test_a_handler_may_take_longer_than_a_request_may(serve, client) -> None:
@@ -373,7 +376,8 @@ async def test_what_is_pipelined_at_a_stuck_handler_is_bounded(serve, connect, s
 async def test_a_disconnect_behind_10000_pipelined_requests_is_seen(
     serve, connect, state, eventually, monkeypatch
 ) -> None:
-    monkeypatch.setattr(connection_module, "LOST_PEER_SECONDS", 0.05)
+    for module in (connection_module, http_module):
+        monkeypatch.setattr(module, "LOST_PEER_SECONDS", 0.05)
     server = await serve(ROUTES)
     wire = await connect(server)
     await wire.send(OPEN)

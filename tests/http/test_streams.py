@@ -54,6 +54,14 @@ async def handler(input, ctx):
     yield 1
 """
 
+OPENING = """
+async def handler(input, ctx):
+    await ctx.app.state.gate.wait()
+    return create_stream()
+
+from raffel_core import create_stream
+"""
+
 RESUMED = """
 async def handler(input, ctx):
     yield [ctx.last_event_id, input]
@@ -320,8 +328,9 @@ async def test_the_head_goes_out_with_the_first_item(serve, connect, monkeypatch
     assert await wire.chunk() == b"data: 1\n\n"
 
 
-async def test_the_head_goes_out_once_the_handler_has_waited_for_100_ms(serve, connect, state) -> None:
-    server = await serve({"waiting.stream.py": WAITING})
+@pytest.mark.parametrize("source", [WAITING, OPENING])
+async def test_the_head_goes_out_once_the_handler_has_waited_for_100_ms(serve, connect, state, source: str) -> None:
+    server = await serve({"waiting.stream.py": source})
     state(server).gate = asyncio.Event()
     wire = await connect(server)
     asked = asyncio.get_running_loop().time()
