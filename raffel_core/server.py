@@ -32,7 +32,7 @@ from raffel_core.interceptor import Interceptor
 from raffel_core.lifespan import Lifespan, RunningLifespan
 from raffel_core.protocols.connection import Hub
 from raffel_core.protocols.http import Http
-from raffel_core.protocols.listener import Listener, listening_socket
+from raffel_core.protocols.listener import BACKLOG, Listener, listening_socket
 from raffel_core.registry import Registry
 from raffel_core.route import Kind, Route
 from raffel_core.router import InProcess, Router
@@ -241,7 +241,7 @@ class Server:
             http = Http(hub)
             sock = listening_socket(self.config.host, self.config.port, self.config.limits)
             listener = await hub.loop.create_server(
-                lambda: Listener(hub, http.connection), sock=sock, ssl=tls, **self._tls_options()
+                lambda: Listener(hub, http.connection), sock=sock, backlog=BACKLOG, ssl=tls, **self._tls_options()
             )
         except BaseException:
             await _stop_lifespans(self._lifespans, CLEANUP_SECONDS)

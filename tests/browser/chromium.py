@@ -1,4 +1,4 @@
-"""Finds a Chromium for the browser tests and gets one where there is none: from the system as root, else by playwright."""
+"""Finds a Chromium for the browser tests, and gets one where there is none: the system as root, else playwright."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HTTP/1.1 requests out of bytes: what is read, what is refused, and that nothing depends on how the bytes are split."""
+"""HTTP/1.1 requests out of bytes: what is read, what is refused, and that nothing depends on how they are split."""
 
 from __future__ import annotations
 
