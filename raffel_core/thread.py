@@ -9,7 +9,8 @@ import queue
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from typing import Any, TypeVar, cast
+from functools import partial
+from typing import Any, TypeVar
 
 from raffel_core.errors import RaffelError
 
@@ -30,26 +31,31 @@ class _Worker:
     __slots__ = ("_jobs", "_thread")
 
     def __init__(self, number: int) -> None:
-        self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], asyncio.Future[Any]]] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], asyncio.Future[Any], bool]] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name=f"raffel-plain-{number}", daemon=True)
         self._thread.start()
 
-    def submit(self, job: Callable[[], Any]) -> asyncio.Future[Any]:
+    def submit(self, job: Callable[[], Any], *, last: bool = False) -> asyncio.Future[Any]:
+        """Has this done after what was submitted before. After the `last` job of a call the worker is free again."""
         future = asyncio.get_running_loop().create_future()
-        self._jobs.put((job, future))
+        self._jobs.put((job, future, last))
         return future
 
     def _work(self) -> None:
         while True:
-            _do(*self._jobs.get())
+            self._next(*self._jobs.get())
+
+    def _next(self, job: Callable[[], Any], future: asyncio.Future[Any], last: bool) -> None:
+        _do(job, future, lambda: _pool.release(self) if last else None)
 
 
-def _do(job: Callable[[], Any], future: asyncio.Future[Any]) -> None:
+def _do(job: Callable[[], Any], future: asyncio.Future[Any], then: Callable[[], None]) -> None:
     result, error = None, None
     try:
         result = job()
     except BaseException as raised:  # whatever it is, it belongs to the call and not to this thread
         error = raised
+    then()
     with contextlib.suppress(RuntimeError):  # the loop has closed: nobody is left to be told
         future.get_loop().call_soon_threadsafe(_settle, future, result, error)
 
@@ -125,22 +131,16 @@ busy = _pool.busy
 async def call(function: Callable[..., T], *args: Any) -> T:
     """Runs a plain function in a thread. A thread cannot be stopped: cancelled, this still waits for its return."""
     worker = await _pool.acquire()
-    job = worker.submit(_in_context(function, *args))
-    try:
-        return await asyncio.shield(job)
-    finally:
-        job.add_done_callback(lambda _: _pool.release(worker))
-        await _settled(job)
+    job: asyncio.Future[T] = worker.submit(_in_context(function, *args), last=True)
+    return await _outcome(job)
 
 
 async def alone(function: Callable[..., T], *args: Any) -> T:
     """Like `call`, in a thread made for this: what takes long and is no handler takes no handler's place."""
-    job = asyncio.get_running_loop().create_future()
-    threading.Thread(target=_do, args=(_in_context(function, *args), job), name="raffel-alone", daemon=True).start()
-    try:
-        return cast("T", await asyncio.shield(job))
-    finally:
-        await _settled(job)
+    future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+    job = partial(_do, _in_context(function, *args), future, lambda: None)
+    threading.Thread(target=job, name="raffel-alone", daemon=True).start()
+    return await _outcome(future)
 
 
 class PlainItems:
@@ -149,14 +149,13 @@ class PlainItems:
     A cancelled step goes on in its thread; `aclose` waits for its `yield` and then closes the iterator there.
     """
 
-    __slots__ = ("_iterator", "_make", "_run", "_step", "_worker")
+    __slots__ = ("_iterator", "_make", "_run", "_worker")
 
     def __init__(self, make: Callable[[], Iterable[Any]]) -> None:
         self._run = contextvars.copy_context().run
         self._make: Callable[[], Iterable[Any]] | None = make
         self._iterator: Iterator[Any] | None = None
         self._worker: _Worker | None = None
-        self._step: asyncio.Future[Any] | None = None
 
     def __aiter__(self) -> AsyncIterator[Any]:
         return self
@@ -166,10 +165,11 @@ class PlainItems:
             raise StopAsyncIteration
         if self._worker is None:
             self._worker = await _pool.acquire()
-        step = self._step = self._worker.submit(lambda: self._run(self._next))
+        step = self._worker.submit(lambda: self._run(self._next))
         try:
             item = await asyncio.shield(step)
         except asyncio.CancelledError:
+            step.add_done_callback(_seen)
             raise
         except BaseException:
             self._leave()
@@ -181,7 +181,8 @@ class PlainItems:
 
     def _next(self) -> Any:
         if self._iterator is None:
-            assert self._make is not None
+            if self._make is None:
+                return _END  # closed before its first step began
             self._iterator = iter(self._make())
         return next(self._iterator, _END)
 
@@ -192,21 +193,15 @@ class PlainItems:
             self._worker = None
 
     async def aclose(self) -> None:
-        worker, step = self._worker, self._step
-        if worker is None:
-            self._make = None
-            return
-        if step is not None:
-            await _settled(step)
+        worker, self._worker, self._make = self._worker, None, None
+        if worker is not None:
+            await _outcome(worker.submit(lambda: self._run(self._close), last=True))
+
+    def _close(self) -> None:
         close = getattr(self._iterator, "close", None)
-        closing = worker.submit(lambda: self._run(close)) if close is not None else None
-        try:
-            if closing is not None:
-                await asyncio.shield(closing)
-        finally:
-            if closing is not None:
-                await _settled(closing)
-            self._leave()
+        self._iterator = None
+        if close is not None:
+            close()
 
 
 class PlainInput:
@@ -236,9 +231,17 @@ def _in_context(function: Callable[..., T], *args: Any) -> Callable[[], T]:
     return lambda: context.run(function, *args)
 
 
-async def _settled(job: asyncio.Future[Any]) -> None:
-    """Waits until the thread is done with a job, whatever came of it."""
-    if not job.done():
+async def _outcome(job: asyncio.Future[T]) -> T:
+    """What came of a job. Cancelled, this waits until the thread is done with it; cancelled again, it waits no more."""
+    try:
+        return await asyncio.shield(job)
+    except asyncio.CancelledError:
+        job.add_done_callback(_seen)
         await asyncio.wait([job])
+        raise
+
+
+def _seen(job: asyncio.Future[Any]) -> None:
+    """Looks at what was raised, so that it is not logged as never retrieved."""
     if not job.cancelled():
-        job.exception()  # seen: nothing is logged as never retrieved
+        job.exception()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import select
+import socket
 import time
 
 import pytest
@@ -102,3 +104,20 @@ async def test_a_burst_without_waiting_does_not_keep_the_loop(build, connect):
         counting.cancel()
         await asyncio.wait([counting])
     assert turns > 20
+
+
+async def test_a_thousand_connections_at_once_are_taken(build):
+    """All of them are the kernel's already before the loop has had a turn: none has to try again after a second."""
+    server = build()
+    await server.start()
+    sockets = [socket.socket() for _ in range(1000)]
+    try:
+        poll = select.poll()
+        for sock in sockets:
+            sock.setblocking(False)
+            sock.connect_ex(("127.0.0.1", server.port))
+            poll.register(sock, select.POLLOUT)
+        assert len(poll.poll(0)) == 1000
+    finally:
+        for sock in sockets:
+            sock.close()
