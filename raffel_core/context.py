@@ -290,7 +290,7 @@ class Context:
             last_event_id=last_event_id,
             deadline=self.deadline,
         )
-        next._request_id = self._request_id
+        next._request_id = self.request_id
         next.restarted = True
         return next
 

@@ -32,7 +32,7 @@ WATCH = """(path) => {
 
 COUNTED = """
     import asyncio
-    from raffel_core import RaffelError, tracked
+    from raffel_core import Event, RaffelError, tracked
 
     async def handler(input, ctx):
         calls = ctx.app.state.__dict__.setdefault("calls", [])
@@ -83,10 +83,13 @@ async def test_items_arrive_as_messages(serve: Any, page: Page) -> None:
 
 
 async def test_a_finished_stream_stays_finished(serve: Any, page: Page) -> None:
-    server = await serve({"a.stream.py": COUNTED + "        yield 1\n"})
+    server = await serve({"a.stream.py": COUNTED + "        yield Event(1, retry=50)\n"})
+    answers = []
+    page.on("response", lambda response: answers.append(response.status) if "/streams/" in response.url else None)
     await watch(page, server, "/streams/a")
     # Chromium opens it once more, with the id of the end, is answered 204 and gives up.
     await page.wait_for_function("() => window.source.readyState === EventSource.CLOSED", timeout=15_000)
+    assert answers == [200, 204]
     assert calls(server) == [None]
     assert (await page.evaluate("window.seen"))["items"] == [1]
 
@@ -101,7 +104,7 @@ async def test_a_cut_connection_is_resumed_after_the_last_id(serve: Any, page: P
         await asyncio.Event().wait()
     """
     )
-    server = await serve({"a.stream.py": source.replace("import RaffelError", "import Event, RaffelError")})
+    server = await serve({"a.stream.py": source})
     await watch(page, server, "/streams/a")
     await seen(page, "seen.items.length == 2")
     cut(server)
@@ -111,7 +114,10 @@ async def test_a_cut_connection_is_resumed_after_the_last_id(serve: Any, page: P
     assert calls(server) == [None, "2"]
 
 
-async def test_a_drained_stream_ends_without_an_end_and_the_browser_comes_back(serve: Any, page: Page) -> None:
+async def test_a_drained_stream_ends_without_an_end_and_the_browser_comes_back(
+    serve: Any, page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("raffel_core.protocols.sse.RETRY_MS", (1000, 1001))
     source = (
         COUNTED
         + """
@@ -131,7 +137,8 @@ async def test_a_drained_stream_ends_without_an_end_and_the_browser_comes_back(s
 
 
 async def test_an_error_is_final_unless_it_may_be_tried_again(serve: Any, page: Page) -> None:
-    server = await serve({"a.stream.py": COUNTED + "        yield 1\n        raise RaffelError('NOT_FOUND', 'gone')\n"})
+    source = COUNTED + "        yield Event(1, retry=50)\n        raise RaffelError('NOT_FOUND', 'gone')\n"
+    server = await serve({"a.stream.py": source})
     await watch(page, server, "/streams/a")
     await page.wait_for_function("() => window.source.readyState === EventSource.CLOSED", timeout=15_000)
     result = await page.evaluate("window.seen")
@@ -149,7 +156,7 @@ async def test_after_an_error_that_may_be_tried_again_the_browser_does(serve: An
         await asyncio.Event().wait()
     """
     )
-    server = await serve({"a.stream.py": source.replace("import RaffelError", "import Event, RaffelError")})
+    server = await serve({"a.stream.py": source})
     await watch(page, server, "/streams/a")
     result = await seen(page, "seen.items.length == 2")
     assert result["named"] == [["error", '{"code":"UNAVAILABLE","message":"in a moment"}']]

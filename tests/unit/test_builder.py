@@ -1,206 +1,330 @@
-"""Routes defined in code: the chain, the decorator, and their company with files in one server."""
+"""The builder: routes in code by chain and decorator, beside files, problems at their lines, `module:attribute`."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import inspect
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from msgspec import Struct
 
 from raffel_core import Config, Server, create_server
-from raffel_core.errors import ProjectError
+from raffel_core.errors import Problem, ProjectError
+from raffel_core.route import Kind, Route
 
 
 class Query(Struct):
-    n: int = 2
+    limit: int = 10
 
 
-class Tick(Struct):
-    seq: int
+class Line(Struct):
+    message: str
 
 
-async def ticks(input: Query, ctx: Any) -> AsyncIterator[Tick]:
-    """Counts."""
-    for seq in range(input.n):
-        yield Tick(seq)
+async def tail(input, ctx):
+    """Tails."""
+    yield Line("x")
 
 
-def server(root: Path) -> Server:
-    return create_server(Config(host="127.0.0.1", port=0, drain_seconds=0.1), root=root)
+async def create(input, ctx):
+    return 1
 
 
-def problems(a_server: Server) -> list[str]:
-    with pytest.raises(ProjectError) as raised:
-        a_server.load()
-    return [str(problem) for problem in raised.value.problems]
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    yield from forgotten(create_server(root=tmp_path))
 
 
-async def lines(a_server: Server, path: str) -> list[str]:
-    """Starts the server, reads a stream as NDJSON to its end, and stops."""
-    await a_server.start()
-    try:
-        async with httpx.AsyncClient(base_url=a_server.url) as client:
-            answer = await client.get(path, headers={"Accept": "application/x-ndjson"})
-            return answer.text.splitlines()
-    finally:
-        await a_server.stop()
+def forgotten(server: Server) -> Iterator[Server]:
+    """A server whose project's modules are not known to Python any more afterwards."""
+    yield server
+    if server._modules is not None:
+        server._modules.close()
 
 
-def test_a_chain_says_what_a_file_would(tmp_path: Path) -> None:
-    a_server = server(tmp_path)
+def loaded(server: Server) -> dict[str, Route]:
+    return dict(server.load().router.routes)
 
-    async def audit(call: Any, call_next: Any) -> Any:
+
+def problems(server: Server) -> list[Problem]:
+    with pytest.raises(ProjectError) as caught:
+        server.load()
+    return caught.value.problems
+
+
+def line() -> int:
+    """The line of the caller."""
+    frame = inspect.currentframe()
+    assert frame is not None and frame.f_back is not None
+    return frame.f_back.f_lineno
+
+
+# Chain and decorator
+
+
+def test_a_chain_says_everything(server: Server) -> None:
+    async def interceptor(call, call_next):
         return await call_next(call)
 
-    chain = a_server.stream("logs.tail").input(Query).output(Tick).description("Tails.").direction("server")
-    assert chain.priority(3).use(audit).handler(ticks) is ticks
-    route = a_server.load().router.routes["logs.tail"]
-    assert (route.meta.description, route.meta.priority, route.kind) == ("Tails.", 3, "server")
-    assert (route.input.declared, route.output.declared, route.interceptors) == (Query, Tick, (audit,))
+    server.stream("logs.tail").input(Query).output(Line).description("Tail the log").direction("server").priority(
+        5
+    ).use(interceptor).handler(tail)
+    route = loaded(server)["logs.tail"]
+    assert route.kind is Kind.SERVER
+    assert (route.input.declared, route.output.declared) == (Query, Line)
+    assert (route.meta.description, route.meta.priority) == ("Tail the log", 5)
+    assert (route.interceptors, route.handler) == ((interceptor,), tail)
 
 
-def test_a_decorator_takes_what_meta_may_say(tmp_path: Path) -> None:
-    a_server = server(tmp_path)
+def test_a_decorator_leaves_the_function_as_it_was(server: Server) -> None:
+    @server.stream("logs.tail", direction="server", priority=3)
+    async def tail(input: Query) -> AsyncIterator[Line]:
+        """Tail the log."""
+        yield Line("x")
 
-    @a_server.stream("ticks", direction="server", high_water_mark=4)
-    async def handler(input: Query) -> AsyncIterator[Tick]:
-        yield Tick(0)
-
-    route = a_server.load().router.routes["ticks"]
-    assert route.meta.high_water_mark == 4
-    assert (route.input.declared, route.output.declared) == (Query, Tick)
-    assert handler.__name__ == "handler"
-
-
-def test_the_docstring_describes_where_nothing_else_does(tmp_path: Path) -> None:
-    a_server = server(tmp_path)
-    a_server.stream("ticks").handler(ticks)
-    assert a_server.load().router.routes["ticks"].meta.description == "Counts."
+    assert inspect.isasyncgenfunction(tail)
+    route = loaded(server)["logs.tail"]
+    assert (route.handler, route.meta.priority, route.meta.description) == (tail, 3, "Tail the log.")
+    assert (route.input.declared, route.output.declared) == (Query, Line)
 
 
-async def test_a_stream_in_code_is_served(tmp_path: Path) -> None:
-    a_server = server(tmp_path)
-    a_server.stream("ticks").handler(ticks)
-    assert await lines(a_server, "/streams/ticks?n=2") == ['{"seq":0}', '{"seq":1}']
+def test_a_decorator_may_follow_a_chain(server: Server) -> None:
+    @server.stream("logs.tail").input(Query).description("Tail")
+    async def tail(input):
+        yield 1
+
+    assert loaded(server)["logs.tail"].input.declared is Query
 
 
-async def test_code_and_files_are_mixed(tmp_path: Path, project: Any) -> None:
-    project({"routes/filed.stream.py": "async def handler():\n    yield 'file'\n"})
-    a_server = server(tmp_path).routes("routes")
-    a_server.stream("coded").handler(ticks)
-    assert sorted(a_server.load().router.routes) == ["coded", "filed"]
-    assert await lines(a_server, "/streams/filed") == ['"file"']
+def test_a_handler_returns_its_function(server: Server) -> None:
+    assert server.stream("a").handler(tail) is tail
 
 
-def test_code_and_files_of_one_name_are_a_problem_that_names_both(tmp_path: Path, project: Any) -> None:
-    project({"routes/ticks.stream.py": "async def handler():\n    yield 1\n"})
-    a_server = server(tmp_path).routes("routes")
-    a_server.stream("ticks").handler(ticks)
-    (problem,) = problems(a_server)
-    assert "test_builder.py" in problem and "ticks.stream.py" in problem
+def test_one_function_may_serve_many_names(server: Server) -> None:
+    for name in ("a", "b.c"):
+        server.stream(name).handler(tail)
+    assert [route.handler for route in loaded(server).values()] == [tail, tail]
 
 
-async def test_the_servers_interceptors_are_outermost(tmp_path: Path, project: Any) -> None:
-    project(
-        {
-            "routes/_middleware.py": """
-                async def middleware(call, call_next):
-                    call.ctx.state.order.append("folder")
-                    return await call_next(call)
-            """,
-            "routes/order.stream.py": """
-                async def own(call, call_next):
-                    call.ctx.state.order.append("route")
-                    return await call_next(call)
+def test_a_procedure_likewise(server: Server) -> None:
+    @server.procedure("users.create")
+    async def create_user(input: Query) -> int:
+        return 1
 
-                interceptors = [own]
+    server.procedure("users.delete").input(Query).output(int).handler(create)
+    routes = loaded(server)
+    assert [route.kind for route in routes.values()] == [Kind.UNARY, Kind.UNARY]
+    assert routes["users.delete"].input.declared is Query
 
-                async def handler(input, ctx):
-                    yield ctx.state.order
-            """,
-        }
+
+@pytest.mark.parametrize("direction", ["server", "client", "bidi"])
+def test_the_direction_is_said_by_keyword_or_in_the_chain(server: Server, direction: str) -> None:
+    handler = create if direction == "client" else tail
+    server.stream("a", direction=direction).handler(handler)
+    server.stream("b").direction(direction).handler(handler)
+    assert [route.kind for route in loaded(server).values()] == [Kind(direction)] * 2
+
+
+def test_every_key_of_meta_is_a_keyword(server: Server) -> None:
+    server.stream("a", tags=["x"], deadline=1.5, high_water_mark=4, check_output=False, summary="s").handler(tail)
+    meta = loaded(server)["a"].meta
+    assert (meta.tags, meta.deadline, meta.high_water_mark, meta.check_output, meta.summary) == (
+        ["x"],
+        1.5,
+        4,
+        False,
+        "s",
     )
 
-    async def first(call: Any, call_next: Any) -> Any:
-        call.ctx.state.order = ["server"]
+
+def test_a_name_may_have_parameters(server: Server) -> None:
+    server.stream("rooms.[room].chat").handler(tail)
+    route, params = server.load().router.find("rooms.42.chat")
+    assert (route.name, dict(params)) == ("rooms.[room].chat", {"room": "42"})
+
+
+def test_the_interceptors_of_the_server_are_the_outermost(server: Server) -> None:
+    async def outer(call, call_next): ...
+    async def inner(call, call_next): ...
+    async def own(call, call_next): ...
+
+    server.stream("a").use(own).handler(tail)
+    assert server.use(outer, inner) is server
+    assert loaded(server)["a"].interceptors == (outer, inner, own)
+
+
+def test_a_reload_keeps_the_routes_of_code(server: Server) -> None:
+    server.stream("a").handler(tail)
+    assert loaded(server)["a"] is loaded(server)["a"]
+
+
+# Beside files
+
+
+def test_files_and_code_make_one_server(server: Server, project: Callable[..., Path]) -> None:
+    async def outer(call, call_next):
         return await call_next(call)
 
-    assert await lines(server(tmp_path).use(first).routes("routes"), "/streams/order") == [
-        '["server","folder","route"]'
-    ]
+    project(
+        {
+            "routes/logs/tail.stream.py": "async def handler(input):\n    yield 1\n",
+            "more/clock.stream.py": "async def handler(input):\n    yield 1\n",
+        }
+    )
+    assert server.routes("routes").routes("more").use(outer) is server
+    server.procedure("users.create").handler(create)
+    routes = loaded(server)
+    assert list(routes) == ["clock", "logs.tail", "users.create"]
+    assert all(route.interceptors == (outer,) for route in routes.values())
+
+
+def test_a_folder_may_be_anywhere(server: Server, tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("elsewhere")
+    (folder / "clock.stream.py").write_text("async def handler(input):\n    yield 1\n")
+    assert list(loaded(server.routes(folder))) == ["clock"]
+    assert folder in server.watched
+
+
+def test_a_name_of_a_file_and_of_code_is_told_with_both_places(server: Server, project: Callable[..., Path]) -> None:
+    project({"routes/a.stream.py": "async def handler(input):\n    yield 1\n"})
+    server.routes("routes").stream("a").handler(tail)
+    here = line() - 1
+    (problem,) = problems(server)
+    assert "routes/a.stream.py" in str(problem)
+    assert f"test_builder.py:{here}" in str(problem)
+
+
+# Problems
+
+
+def test_problems_have_the_file_and_the_line_of_the_definition(server: Server) -> None:
+    server.stream("a", prioritty=1).handler(tail)
+    server.stream("b").handler(create)
+    server.procedure("c")
+    here = line()
+    found = [(problem.file.rpartition("/")[2], problem.line) for problem in problems(server)]
+    assert found == [("test_builder.py", here - 3), ("test_builder.py", here - 1)]
+
+
+def test_all_of_them_are_told_at_once(server: Server, project: Callable[..., Path]) -> None:
+    project({"routes/bad.stream.py": "async def handler(a, b, c):\n    yield 1\n"})
+    server.routes("routes")
+    server.stream("a..b").handler(tail)
+    server.stream("b", prioritty=1).handler(tail)
+    server.stream("c").use("no interceptor").handler(tail)  # type: ignore[arg-type]  # that is the problem
+    server.stream("d").input(object()).handler(tail)
+    server.stream("e", direction="sideways").handler(tail)
+    server.procedure("f", direction="bidi").handler(create)
+    server.procedure("g").handler(tail)
+    server.procedure("streams.h").handler(create)
+    found = "\n".join(map(str, problems(server)))
+    for part in (
+        "bad.stream.py:1",
+        "'a..b'",
+        "'priority'",
+        "interceptor",
+        "input_schema",
+        "'sideways'",
+        "bidi",
+        "procedure",
+    ):
+        assert part in found, (part, found)
+
+
+def test_a_segment_that_the_server_uses_is_told(server: Server) -> None:
+    server.procedure("rpc.x").handler(create)
+    (problem,) = problems(server)
+    assert "rpc" in problem.found and problem.line
+
+
+def test_a_problem_that_was_mended_is_none_any_more(server: Server) -> None:
+    builder = server.stream("a")
+    assert "no `handler`" in problems(server)[0].found
+    builder.handler(tail)
+    assert list(loaded(server)) == ["a"]
+
+
+# By module:attribute
+
+APP = """
+    from raffel_core import Config, create_server
+
+    server = create_server(Config(port={port}, base_path="/api"))
+
+    @server.procedure("one")
+    async def one(input):
+        return {value}
+    """
+
+
+@pytest.fixture
+def serving(tmp_path: Path) -> Iterator[Server]:
+    """What `raffel serve builder_app:server --port 1` makes."""
+    server = Server(Config(port=1), root=tmp_path)
+    server.include("builder_app:server", override={"port"})
+    yield from forgotten(server)
+    sys.modules.pop("builder_app", None)
+
+
+def test_a_server_is_served_by_its_name(serving: Server, project: Callable[..., Path]) -> None:
+    project({"builder_app.py": APP.format(port=4000, value=1)})
+    assert list(loaded(serving)) == ["one"]
+    assert (serving.config.base_path, serving.config.port) == ("/api", 1)
+
+
+def test_it_is_built_anew_when_its_module_changes(
+    serving: Server, project: Callable[..., Path], tmp_path: Path
+) -> None:
+    project({"builder_app.py": APP.format(port=4000, value=1)})
+    first = loaded(serving)["one"]
+    assert loaded(serving)["one"] is first
+    project({"builder_app.py": APP.format(port=4000, value=22)})
+    assert serving.load({tmp_path / "builder_app.py"}).router.routes["one"] is not first
+
+
+def test_its_folders_are_loaded_and_kept(
+    serving: Server, project: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(serving.root)
+    project(
+        {
+            "builder_app.py": "from raffel_core import create_server\nserver = create_server().routes('routes')\n",
+            "routes/a.stream.py": "async def handler(input):\n    yield 1\n",
+        }
+    )
+    source = loaded(serving)
+    assert list(source) == ["a"]
+    assert loaded(serving)["a"] is source["a"]
 
 
 @pytest.mark.parametrize(
-    ("build", "found"),
+    ("text", "found"),
     [
-        (lambda s: s.stream("a..b").handler(ticks), "empty"),
-        (lambda s: s.stream("a"), "no `handler`"),
-        (lambda s: s.stream("a", prioritty=1).handler(ticks), "'prioritty'"),
-        (lambda s: s.stream("a").direction("up").handler(ticks), "'up'"),
-        (lambda s: s.stream("a").input(object()).handler(ticks), "input_schema"),
-        (lambda s: s.procedure("a").handler(ticks), "an async generator"),
-        (lambda s: s.procedure("health").handler(lambda: 1), "/health"),
-        (lambda s: s.stream("a", auth="required").handler(ticks), "auth"),
+        ("", "no 'server'"),
+        ("server = 1\n", "'server' is of type int"),
+        ("1 / 0\n", "ZeroDivisionError"),
+        ("(\n", "syntax error"),
+        (None, "builder_app"),
     ],
 )
-def test_a_problem_has_the_line_of_the_call(tmp_path: Path, build: Any, found: str) -> None:
-    a_server = server(tmp_path)
-    build(a_server)
-    (problem,) = problems(a_server)
-    assert found in problem
-    file, line, _ = problem.split(":", 2)
-    assert file.endswith("test_builder.py")
-    assert "a_server" in (text := Path(__file__).read_text().splitlines()[int(line) - 1]) or "lambda s" in text
+def test_what_is_no_server_is_told(serving: Server, project: Callable[..., Path], text: str | None, found: str) -> None:
+    if text is not None:
+        project({"builder_app.py": text})
+    (problem,) = problems(serving)
+    assert found in problem.found
 
 
-def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
-    a_server = server(tmp_path)
-    a_server.stream("a")
-    a_server.stream("b", deadline=-1).handler(ticks)
-    assert len(problems(a_server)) == 2
-
-
-def test_a_procedure_in_code_has_its_kind(tmp_path: Path) -> None:
-    a_server = server(tmp_path)
-
-    @a_server.procedure("add")
-    async def add(input: dict[str, int]) -> int:
-        return sum(input.values())
-
-    assert a_server.load().router.routes["add"].kind == "unary"
-
-
-async def test_a_reload_keeps_the_routes_of_code(tmp_path: Path, project: Any) -> None:
-    project({"routes/filed.stream.py": "async def handler():\n    yield 1\n"})
-    a_server = server(tmp_path).routes("routes")
-    a_server.stream("coded").handler(ticks)
-    await a_server.start()
-    try:
-        before = a_server.router.routes["coded"]
-        project({"routes/filed.stream.py": "async def handler():\n    yield 2\n"})
-        assert (await a_server.reload()).changed == ("filed",)
-        assert a_server.router.routes["coded"] is before
-    finally:
-        await a_server.stop()
-
-
-def test_a_server_that_a_module_holds_brings_its_routes_and_its_configuration(project: Any, tmp_path: Path) -> None:
-    project(
-        {
-            "held_app.py": """
-                from raffel_core import Config, create_server
-
-                server = create_server(Config(port=4321, base_path="/api"))
-
-                @server.procedure("ping")
-                async def ping() -> str:
-                    return "pong"
-            """
-        }
-    )
-    outer = Server(Config(port=0), root=tmp_path).include("held_app:server", override={"port"})
-    assert list(outer.load().router.routes) == ["ping"]
-    assert (outer.config.port, outer.config.base_path) == (0, "/api")
+def test_a_broken_one_is_told_at_its_line_and_the_next_load_is_fine(
+    serving: Server, project: Callable[..., Path], tmp_path: Path
+) -> None:
+    project({"builder_app.py": APP.format(port=4000, value=1)})
+    first = loaded(serving)["one"]
+    project({"builder_app.py": "x = 1\nx / 0\n"})
+    (problem,) = problems(serving)
+    assert (problem.file.rpartition("/")[2], problem.line) == ("builder_app.py", 2)
+    project({"builder_app.py": APP.format(port=4000, value=333)})
+    again: Any = serving.load({tmp_path / "builder_app.py"}).router.routes["one"]
+    assert again is not first

@@ -57,8 +57,8 @@ def router() -> Router:
     ],
 )
 def test_a_name_is_found_with_dots_or_slashes(router, name, route, params) -> None:
-    found = router.find(name)
-    assert (found.value.name if hasattr(found, "value") else found[0].name, dict(found[1])) == (route, params)
+    found, values = router.find(name)
+    assert (found.name, dict(values)) == (route, params)
 
 
 def test_in_a_url_each_segment_is_decoded_after_splitting(router) -> None:
