@@ -84,8 +84,13 @@ class RaffelError(Exception):
         """The error object in JSON; details that JSON cannot hold are left out."""
         try:
             return msgspec.json.encode(self.to_dict())
-        except Exception:  # an encoder meets whatever a handler put there
-            return msgspec.json.encode({"code": self.code, "message": self.message})
+        except Exception:  # an encoder meets whatever a handler put there, a file name that is no UTF-8 for one
+            texts = {"code": str(self.code), "message": str(self.message)}
+            return msgspec.json.encode({key: _unicode(text) for key, text in texts.items()})
+
+
+def _unicode(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 class Problem(NamedTuple):

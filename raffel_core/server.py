@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import faulthandler
 import gc
 import importlib
@@ -379,6 +380,10 @@ class Server:
         self._hub = None
         self._lifespans = []
         self._listeners.clear()
+        for loader in self._source._loaders:
+            loader.close()
+        if self._modules is not None:
+            self._modules.unhook()
 
     def _drain_times(self) -> tuple[float, float]:
         """For how many seconds a shutdown still accepts, and how many it then gives what is still open."""
@@ -455,8 +460,9 @@ class Server:
             if told:
                 os._exit(1)
             told = True
-            faulthandler.dump_traceback_later(sum(self._drain_times()) + LAST_SECONDS, exit=True)
             loop.call_soon_threadsafe(ending.set)
+            with contextlib.suppress(Exception):  # standard error may be no file: then nothing is said, or watched
+                faulthandler.dump_traceback_later(sum(self._drain_times()) + LAST_SECONDS, exit=True)
 
         signal.signal(signal.SIGINT, end)
         signal.signal(signal.SIGTERM, end)

@@ -140,7 +140,7 @@ class ProjectModules:
     program itself (`__main__`) and the files of routes folders. No bytecode of the project is read or written.
     """
 
-    __slots__ = ("_before", "_known", "_own", "_packages", "_roots", "_suspects", "root")
+    __slots__ = ("_before", "_known", "_own", "_packages", "_path_before", "_roots", "_suspects", "root")
 
     def __init__(self, root: Path) -> None:
         self.root = Path(os.path.abspath(root))
@@ -150,12 +150,27 @@ class ProjectModules:
         self._before: dict[str, ModuleType] | None = None
         self._packages: dict[str, _Package] = {}
         self._suspects: set[str] = set()
+        self._path_before = os.fspath(self.root) in sys.path
+        self._hook()
+
+    def _hook(self) -> None:
+        """Puts the root first on `sys.path`, and has what lies below it imported from source."""
+        if self._finder in sys.path_hooks:
+            return
         text = os.fspath(self.root)
         if text in sys.path:
             sys.path.remove(text)
         sys.path.insert(0, text)
         sys.path_hooks.insert(0, self._finder)
         self._forget_finders()
+
+    def unhook(self) -> None:
+        """Lets imports go their ordinary way again, until the next `begin`; what has been imported stays."""
+        self._forget_finders()
+        if self._finder in sys.path_hooks:
+            sys.path_hooks.remove(self._finder)
+            if not self._path_before and os.fspath(self.root) in sys.path:
+                sys.path.remove(os.fspath(self.root))
 
     def owns(self, file: str) -> bool:
         """Whether a file, given by its absolute path, is the project's."""
@@ -169,6 +184,7 @@ class ProjectModules:
         has been imported anew.
         """
         self.rollback()
+        self._hook()
         importlib.invalidate_caches()
         self._suspects.update(spellings(touched))
         known = self._survey()
@@ -208,16 +224,13 @@ class ProjectModules:
         self._packages.clear()
 
     def close(self) -> None:
-        """Takes the root off `sys.path` and its modules out of `sys.modules`."""
+        """Takes the project's modules out of `sys.modules`, and the root off `sys.path`."""
         self.rollback()
         for name in [name for name, _ in self._modules()]:
             _unbind(name, sys.modules.pop(name))
         self._known.clear()
-        self._forget_finders()
-        if self._finder in sys.path_hooks:
-            sys.path_hooks.remove(self._finder)
-        if os.fspath(self.root) in sys.path:
-            sys.path.remove(os.fspath(self.root))
+        self._path_before = False
+        self.unhook()
 
     # Which modules are the project's
 
