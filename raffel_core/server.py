@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from raffel_core.builder import RouteBuilder
-from raffel_core.config import Config, overridden
+from raffel_core.config import Config, in_force, overridden
 from raffel_core.conflict import RESERVED
 from raffel_core.context import App
 from raffel_core.discovery.failure import failure
@@ -53,6 +53,11 @@ CLEANUP_SECONDS = 0.3
 
 LAST_SECONDS = 0.95
 """When, after the drain, a process that was told to end does so, whatever still runs in it."""
+
+IDLE_OPTIONS = frozenset(
+    {"proxy_protocol", "trusted_proxies", "tcp.port", "grpc.port", "grpc.package", "metrics.token", "topics.url"}
+)
+"""Options of the configuration that nothing reads yet."""
 
 _POLL_SECONDS = 0.02
 
@@ -233,6 +238,7 @@ class Server:
             raise RuntimeError("the server has been started")
         loaded = self.load()
         self._limit_connections()
+        self._tell_idle_options()
         app = App(debug=self.development)
         hub = Hub(self.config, loaded.router, app, development=self.development)
         app.calls = InProcess(lambda: hub.router)
@@ -294,6 +300,12 @@ class Server:
             self.config = msgspec.structs.replace(
                 self.config, limits=msgspec.structs.replace(limits, connections=max(1, room))
             )
+
+    def _tell_idle_options(self) -> None:
+        """Says which options were set for what is not served, so that nobody relies on them."""
+        for option, value in in_force(self.config):
+            if option.name in IDLE_OPTIONS and value != option.default:
+                log.warning("the option %s is set and has no effect: only HTTP/1.1 is served", option.name)
 
     # Reloading
 

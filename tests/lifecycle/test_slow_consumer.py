@@ -9,6 +9,7 @@ import time
 import psutil
 import pytest
 
+from raffel_core.errors import RaffelError
 from raffel_core.stream import create_stream
 
 ITEM = 1024
@@ -68,6 +69,8 @@ class Firehose:
                 while True:
                     await stream.write("x" * ITEM)
                     self.count += 1
+            except RaffelError as error:  # how a stream tells its writers that it was cancelled
+                assert error.code == "CANCELLED"
             finally:
                 self.reasons.append(ctx.signal.reason)
 
