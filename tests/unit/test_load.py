@@ -118,6 +118,13 @@ def generations() -> set[str]:
     return {name for name in sys.modules if name.startswith(f"{ROUTES}.")}
 
 
+@pytest.fixture(autouse=True)
+def no_generation_of_another_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers that other tests load and never start keep their modules, as `raffel check` does until it exits."""
+    for name in generations():
+        monkeypatch.delitem(sys.modules, name)
+
+
 async def call(route: Route, input: Any = None) -> Any:
     """The result, or the list of items."""
     ctx = Context(route.name, protocol="sse", app=App())
