@@ -254,9 +254,12 @@ class Connection(asyncio.Protocol):
 
     def cut(self, reason: str) -> None:
         """Ends the connection at once, whatever waits to be written."""
-        log.warning("connection cut: %s", reason, extra={"peer": self.peer, "reason": reason})
+        self._tell_cut(reason)
         self.end_sessions(reason)
         self.transport.abort()
+
+    def _tell_cut(self, reason: str) -> None:
+        log.warning("connection cut: %s", reason, extra={"peer": self.peer, "reason": reason})
 
     def abort(self) -> None:
         if self.transport.get_write_buffer_size():
@@ -271,8 +274,10 @@ class Connection(asyncio.Protocol):
 
     def lost_reason(self, exc: Exception | None) -> str:
         """Why a connection was lost: the kernel's limit for a peer that takes nothing (TCP_USER_TIMEOUT) is ours."""
-        timed_out = isinstance(exc, OSError) and exc.errno == errno.ETIMEDOUT
-        return "slow_consumer" if timed_out and self.outbox.paused else "client_disconnected"
+        if isinstance(exc, OSError) and exc.errno == errno.ETIMEDOUT and self.outbox.paused:
+            self._tell_cut("slow_consumer")
+            return "slow_consumer"
+        return "client_disconnected"
 
 
 def peer_name(address: Any) -> str:
