@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import faulthandler
+import functools
 import gc
 import importlib
 import logging
@@ -34,6 +35,8 @@ from raffel_core.lifespan import Lifespan, RunningLifespan
 from raffel_core.protocols.connection import Hub
 from raffel_core.protocols.http import Http
 from raffel_core.protocols.listener import BACKLOG, Listener, listening_socket
+from raffel_core.protocols.tcp import TcpConnection
+from raffel_core.protocols.websocket import WebSocketConnection
 from raffel_core.registry import Registry
 from raffel_core.route import Kind, Route
 from raffel_core.router import InProcess, Router
@@ -55,7 +58,7 @@ LAST_SECONDS = 0.95
 """When, after the drain, a process that was told to end does so, whatever still runs in it."""
 
 IDLE_OPTIONS = frozenset(
-    {"proxy_protocol", "trusted_proxies", "tcp.port", "grpc.port", "grpc.package", "metrics.token", "topics.url"}
+    {"proxy_protocol", "trusted_proxies", "grpc.port", "grpc.package", "metrics.token", "topics.url"}
 )
 """Options of the configuration that nothing reads yet."""
 
@@ -245,16 +248,28 @@ class Server:
         try:
             tls = self._tls()
             self._lifespans = await self._started(loaded.lifespans, app)
-            http = Http(hub)
-            sock = listening_socket(self.config.host, self.config.port, self.config.limits)
-            listener = await hub.loop.create_server(
-                lambda: Listener(hub, http.connection), sock=sock, backlog=BACKLOG, ssl=tls, **self._tls_options()
-            )
+            await self._listen(hub, tls)
         except BaseException:
+            for listener in self._listeners:
+                listener.close()
+            self._listeners.clear()
             await _stop_lifespans(self._lifespans, CLEANUP_SECONDS)
             raise
         self._hub, self._stopping = hub, False
-        self._listeners.append(listener)
+
+    async def _listen(self, hub: Hub, tls: ssl.SSLContext | None) -> None:
+        """Opens the shared port, and those of protocols that have one of their own."""
+        config = self.config
+        http = Http(hub, {config.websocket.path: WebSocketConnection}).connection
+        tcp = functools.partial(TcpConnection, hub) if config.tcp else None
+        own = config.tcp.port if config.tcp else None
+        factories = {config.port: functools.partial(Listener, hub, http, None if own else tcp)}
+        if own:
+            factories[own] = functools.partial(Listener, hub, None, tcp)
+        for port, factory in factories.items():
+            sock = listening_socket(config.host, port, config.limits)
+            listener = await hub.loop.create_server(factory, sock=sock, backlog=BACKLOG, ssl=tls, **self._tls_options())
+            self._listeners.append(listener)
 
     async def _started(self, lifespans: Sequence[Lifespan], app: App) -> list[RunningLifespan]:
         """Runs the lifespans as far as their `yield`. One that fails is a problem of the project, at its line."""
@@ -305,7 +320,7 @@ class Server:
         """Says which options were set for what is not served, so that nobody relies on them."""
         for option, value in in_force(self.config):
             if option.name in IDLE_OPTIONS and value != option.default:
-                log.warning("the option %s is set and has no effect: only HTTP/1.1 is served", option.name)
+                log.warning("the option %s is set and has no effect: it belongs to what is not served yet", option.name)
 
     # Reloading
 

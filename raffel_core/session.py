@@ -30,6 +30,7 @@ REASONS = {
     "deadline_exceeded": ("DEADLINE_EXCEEDED", "the deadline has passed"),
     "slow_consumer": ("RESOURCE_EXHAUSTED", "the client has stopped reading"),
     "handler_stalled": ("RESOURCE_EXHAUSTED", "the handler has stopped reading"),
+    "credit_exceeded": ("RESOURCE_EXHAUSTED", "the client has sent more items than it was granted"),
     "server_draining": ("UNAVAILABLE", "the server is shutting down"),
     "reloaded": ("UNAVAILABLE", "the route was replaced by a reload"),
 }

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from raffel_core.route import Kind, Route
 
 _CARRIERS: Mapping[Kind, tuple[str, ...]] = {
-    Kind.UNARY: ("http",),
-    Kind.SERVER: ("sse", "ndjson"),
-    Kind.CLIENT: (),
-    Kind.BIDI: (),
+    Kind.UNARY: ("http", "websocket", "tcp"),
+    Kind.SERVER: ("sse", "ndjson", "websocket", "tcp"),
+    Kind.CLIENT: ("websocket", "tcp"),
+    Kind.BIDI: ("websocket", "tcp"),
 }
 
 

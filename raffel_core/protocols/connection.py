@@ -12,13 +12,12 @@ import struct
 import termios
 import time
 from email.utils import formatdate
-from typing import Any, Protocol, cast
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 from raffel_core.config import Config
 from raffel_core.context import App
 from raffel_core.router import Router
 from raffel_core.session import Session
-from raffel_core.wire.outbox import Outbox
 
 log = logging.getLogger("raffel")
 
@@ -26,6 +25,9 @@ NEVER = float("inf")
 
 LOST_PEER_SECONDS = 1.0
 """How often a peer is looked for while its connection is not being read."""
+
+LINGER_SECONDS = 1.0
+"""How long a peer that has been told the end has to close its side."""
 
 
 class Accepted(Protocol):
@@ -36,6 +38,25 @@ class Accepted(Protocol):
 
     def abort(self) -> None:
         """Closes at once, whatever waits to be written."""
+
+
+class Writable(Protocol):
+    """An outbox, as its connection sees it."""
+
+    paused: bool
+    closed: bool
+
+    def take(self) -> bytes:
+        """The bytes of one write, b"" where there is nothing to write or it may not be written now."""
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+W = TypeVar("W", bound=Writable)
 
 
 class Hub:
@@ -73,9 +94,9 @@ class Hub:
         """The loop's time at the last flush."""
         self.date = ""
         self._second = 0
-        self._dirty: list[Connection] = []
+        self._dirty: list[Connection[Any]] = []
 
-    def flush_soon(self, connection: Connection) -> None:
+    def flush_soon(self, connection: Connection[Any]) -> None:
         """Has the connection written once, in this turn of the loop, with all that is pushed until then."""
         if not self._dirty:
             self.loop.call_soon(self._flush)
@@ -96,7 +117,7 @@ class Hub:
         return self.date
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.Protocol, Generic[W]):
     """One connection: writes what its outbox has, stops when the network takes nothing, and cuts a peer that stays so.
 
     There is one timer for everything that is due on a connection: `wake_at` only ever brings it forward, and `on_alarm`
@@ -106,6 +127,7 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_alarm",
         "_alarm_at",
+        "_leaving",
         "_moved_at",
         "_pending",
         "_reading_paused",
@@ -119,7 +141,7 @@ class Connection(asyncio.Protocol):
 
     transport: asyncio.Transport
 
-    def __init__(self, hub: Hub, outbox: Outbox) -> None:
+    def __init__(self, hub: Hub, outbox: W) -> None:
         self.hub = hub
         self.outbox = outbox
         self.peer = ""
@@ -131,6 +153,7 @@ class Connection(asyncio.Protocol):
         self._pending = 0
         self._reading_paused = False
         self._room: asyncio.Future[None] | None = None
+        self._leaving: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but its class
@@ -140,12 +163,24 @@ class Connection(asyncio.Protocol):
         self.hub.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.hub.connections.discard(self)
         self.outbox.close()
         self._give_room()
+        self._leave()
+        if self._leaving is not None:
+            self._leaving.cancel()
+
+    def _leave(self) -> None:
+        self.hub.connections.discard(self)
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
+
+    def hand_over(self, protocol: Connection[Any], data: bytes) -> None:
+        """Gives the transport, and what has been read of it, to another protocol."""
+        self._leave()
+        self.transport.set_protocol(protocol)
+        protocol.connection_made(self.transport)
+        protocol.data_received(data)
 
     # Writing
 
@@ -265,6 +300,19 @@ class Connection(asyncio.Protocol):
         if self.transport.get_write_buffer_size():
             log.warning("connection cut: the peer has not taken its last bytes", extra={"peer": self.peer})
         self.transport.abort()
+
+    def linger(self, *, half_closed: bool) -> None:
+        """Lets the peer close, and reads until it does: one that still sends would be reset, and lose what it was told.
+
+        `half_closed` tells it that nothing more will come.
+        """
+        if half_closed and not self.transport.can_write_eof():
+            self.transport.close()
+            return
+        if half_closed:
+            self.transport.write_eof()
+        self.resume_reading()
+        self._leaving = self.hub.loop.call_later(LINGER_SECONDS, self.transport.abort)
 
     def drain(self) -> None:
         """Takes no further request and closes when nothing is under way."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -13,6 +13,7 @@ import msgspec
 from raffel_core.context import Context
 from raffel_core.errors import RaffelError
 from raffel_core.protocols.connection import LOST_PEER_SECONDS, NEVER, Connection, Hub
+from raffel_core.protocols.items import dump
 from raffel_core.protocols.origin import OriginPolicy, preflight_headers
 from raffel_core.protocols.sse import HEAD_SECONDS, StreamAnswer, choose_form
 from raffel_core.route import Kind, Route
@@ -27,21 +28,27 @@ PIPELINE_BYTES = 64 * 1024
 """What a client may send ahead while an answer is under way; then its connection is not read."""
 
 _CARRIERS = "WebSocket, TCP and gRPC"
+_UPGRADE_REQUIRED = 426
 _STREAMS = "/streams/"
 _HEALTH = "/health"
 _JSON = "application/json"
 
 Headers = Sequence[tuple[str, str]]
 
+Upgrade = Callable[[Hub, Request, str], Connection[Any]]
+"""Makes the connection that answers an upgrade request, given the client's address; raises RaffelError."""
+
 
 class Http:
     """What all HTTP connections of a server share: its paths and who may call."""
 
-    __slots__ = ("base", "hub", "policy")
+    __slots__ = ("base", "hub", "policy", "upgrades")
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: Hub, upgrades: Mapping[str, Upgrade] | None = None) -> None:
         config = hub.config
         self.hub = hub
+        self.upgrades = upgrades or {}
+        """The protocols that a request may ask for instead of HTTP (RFC 9110, 7.8), by their paths."""
         self.base = config.base_path.rstrip("/")
         self.policy = OriginPolicy(
             config.allowed_hosts,
@@ -56,7 +63,7 @@ class Http:
         return HttpConnection(self, due)
 
 
-class HttpConnection(Connection):
+class HttpConnection(Connection[Outbox]):
     """Reads requests and answers them in order. A request is answered at once, or by a task that owns its session."""
 
     __slots__ = ("_answer", "_closing", "_due", "_head_due", "_http", "_parser", "_session", "_task")
@@ -179,10 +186,21 @@ class HttpConnection(Connection):
             self._http.policy.check_origin(origin, host)
         if request.method == "OPTIONS":
             self._answer_plain(request, 204, b"", preflight_headers())
+        elif path in self._http.upgrades:
+            self._upgrade(request, self._http.upgrades[path])
         elif path.startswith(_STREAMS):
             self._open_stream(request, path[len(_STREAMS) :])
         else:
             self._open_procedure(request, path[1:])
+
+    def _upgrade(self, request: Request, upgrade: Upgrade) -> None:
+        if self.hub.draining:
+            self._closing = True
+            self.transport.close()
+            return
+        connection = upgrade(self.hub, request, self.peer)
+        self._closing = True
+        self.hand_over(connection, self._parser.rest())
 
     def _open_stream(self, request: Request, name: str) -> None:
         route, params = self.hub.router.find_path(name)
@@ -286,9 +304,7 @@ class HttpConnection(Connection):
 
         async def encode(result: Any) -> None:
             nonlocal body
-            output = session.route.output
-            trusted = not session.route.meta.check_output and type(result) is output.trusted
-            body = output.encode(result) if trusted else output.dump(result)
+            body = dump(session.route, result)
 
         outcome = await session.run(encode)
         if self.outbox.closed or outcome.reason == "client_disconnected":
@@ -350,6 +366,8 @@ class HttpConnection(Connection):
             headers.append(("Retry-After", "1"))
         elif status == 401:
             headers.append(("WWW-Authenticate", "Bearer"))
+        elif status == _UPGRADE_REQUIRED:
+            headers += [("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")]
         elif isinstance(error, _MethodNotAllowed):
             headers.append(("Allow", error.allow))
         self._write_answer(request, status, b'{"error":%b}' % error.to_json(), headers)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 from raffel_core.config import Limits
 from raffel_core.protocols.connection import Connection, Hub, peer_name
@@ -18,18 +18,27 @@ NOTSENT_LOWAT = 16 * 1024
 KEEPALIVE = {"TCP_KEEPIDLE": 20, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 
 _HTTP = range(ord("A"), ord("Z") + 1)
+_LENGTH = 0x00
+"""The first byte of a length of 4 bytes: no message is so long that it is another."""
 _TLS = 0x16
 _HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+
+Start = Callable[[float], Connection[Any]]
+"""Makes a connection, given the loop's time when its first request must be complete."""
 
 
 class Listener(asyncio.Protocol):
     """Looks at what a new connection says first and hands the connection, with what was read, to its protocol."""
 
-    __slots__ = ("_due", "_first", "_http", "_hub", "_timer", "_transport")
+    __slots__ = ("_due", "_first", "_http", "_hub", "_peer", "_tcp", "_timer", "_transport")
 
-    def __init__(self, hub: Hub, http: Callable[[float], Connection]) -> None:
+    def __init__(self, hub: Hub, http: Start | None, tcp: Start | None, peer: str | None = None) -> None:
         self._hub = hub
         self._http = http
+        self._tcp = tcp
+        self._peer = peer
+        """The client's address, where a proxy in between has said it."""
         self._first = b""
         self._due = hub.loop.time() + hub.config.limits.request_seconds
         self._timer: asyncio.TimerHandle | None = None
@@ -59,7 +68,10 @@ class Listener(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._first += data
         first = self._first
-        if first[0] in _HTTP:
+        if first[0] == _LENGTH and self._tcp is not None:
+            self._hand_over(self._tcp(self._due))
+            return
+        if first[0] in _HTTP and self._http is not None:
             if not _HTTP2_PREFACE.startswith(first[: len(_HTTP2_PREFACE)]):
                 self._hand_over(self._http(self._due))
                 return
@@ -70,11 +82,13 @@ class Listener(asyncio.Protocol):
             log.warning("connection closed: TLS on a port that has none", extra={"peer": peer})
         self._transport.abort()
 
-    def _hand_over(self, protocol: Connection) -> None:
+    def _hand_over(self, protocol: Connection[Any]) -> None:
         self._leave()
         transport = self._transport
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
+        if self._peer is not None:
+            protocol.peer = self._peer
         protocol.data_received(self._first)
 
     def _leave(self) -> None:

@@ -13,12 +13,12 @@ import msgspec
 from raffel_core.context import Event, Outcome
 from raffel_core.errors import RaffelError
 from raffel_core.protocols.connection import Connection
+from raffel_core.protocols.items import as_bytes, dump, mark_of, unseen
 from raffel_core.route import Route
 from raffel_core.schema.invalid import OUTPUT, UNWRITABLE, unwritable
 from raffel_core.session import Session
-from raffel_core.stream import RaffelStream
 from raffel_core.wire.http1 import LAST_CHUNK, chunk
-from raffel_core.wire.outbox import FLUSH_BYTES
+from raffel_core.wire.outbox import CHECK_BYTES, FLUSH_BYTES, SLICE_SECONDS, Outbox
 from raffel_core.wire.sse import (
     BYTES,
     END,
@@ -37,10 +37,6 @@ HEAD_SECONDS = 0.1
 
 RETRY_MS = (1000, 5000)
 """Between which times, at random, browsers come back from a server that drains."""
-
-_CHECK_BYTES = 4 * 1024
-_SLICE_SECONDS = 0.005
-"""How long a handler that never waits may run before the others have their turn."""
 
 _PERHAPS_ERROR = re.compile(rb'\s*\{\s*"(?:error"|[^"]*\\)')
 
@@ -97,7 +93,9 @@ class StreamAnswer:
 
     __slots__ = ("_chunked", "_connection", "_form", "_head", "session")
 
-    def __init__(self, connection: Connection, session: Session, form: Form, head: bytes, *, chunked: bool) -> None:
+    def __init__(
+        self, connection: Connection[Outbox], session: Session, form: Form, head: bytes, *, chunked: bool
+    ) -> None:
         self._connection = connection
         self._form = form
         self._head: bytes | None = head
@@ -152,9 +150,9 @@ class StreamAnswer:
             session.cancel("reloaded")  # the new code has other items than this client asked for
         append = outbox.parts.append
         exact, fits, encode = self._quick(route)
-        mark = _mark(items, route, connection)
+        mark = mark_of(items, route, connection.hub.config)
         now = connection.hub.loop.time
-        since, size, checkpoint, queued = now(), 0, _CHECK_BYTES, 0
+        since, size, checkpoint, queued = now(), 0, CHECK_BYTES, 0
         async for item in items:
             try:
                 data = encode(item) if type(item) is exact or fits(item) else self._encode(route, item)
@@ -167,15 +165,15 @@ class StreamAnswer:
                     queued += 1
                     if queued >= mark or size >= FLUSH_BYTES:
                         await connection.room()
-                        size, checkpoint, queued, since = 0, _CHECK_BYTES, 0, now()
+                        size, checkpoint, queued, since = 0, CHECK_BYTES, 0, now()
                 elif not outbox.dirty:
                     outbox.mark()
                     connection.hub.flush_soon(connection)
                 if session.reason is not None or outbox.closed:
                     raise asyncio.CancelledError
             if size > checkpoint:
-                if size < FLUSH_BYTES and now() - since < _SLICE_SECONDS:
-                    checkpoint = size + _CHECK_BYTES
+                if size < FLUSH_BYTES and now() - since < SLICE_SECONDS:
+                    checkpoint = size + CHECK_BYTES
                     continue
                 connection.flush()
                 if outbox.paused:
@@ -184,7 +182,7 @@ class StreamAnswer:
                     await asyncio.sleep(0)
                 if session.reason is not None:
                     raise asyncio.CancelledError
-                size, checkpoint, queued, since = 0, _CHECK_BYTES, 0, now()
+                size, checkpoint, queued, since = 0, CHECK_BYTES, 0, now()
 
     def _quick(self, route: Route) -> tuple[type | None, Any, Any]:
         """The type that is encoded unseen, the check for others, and the encoder: what all but a few items need."""
@@ -192,22 +190,12 @@ class StreamAnswer:
         if self._form is BYTES:
             return bytes, _never, bytes
         encode = _line_encoder(output.encode) if self._form is NDJSON else output.encode
-        return output.exact if route.meta.check_output else output.trusted, output.fits, encode
+        return unseen(route), output.fits, encode
 
     def _encode(self, route: Route, item: Any) -> bytes:
         """Any other item: one with an id, of another type, or one that is not what the route promises."""
         event, item = (item, item.data) if isinstance(item, Event) else (None, item)
-        if self._form is BYTES:
-            if not isinstance(item, (bytes, bytearray, memoryview)):
-                message = f"Expected bytes, got {type(item).__name__}"
-                raise RaffelError(
-                    "OUTPUT_VALIDATION_ERROR", "an item is not bytes", details=[{"path": "", "message": message}]
-                )
-            data = bytes(item)
-        elif not route.meta.check_output and route.output.trusted is not None and type(item) is route.output.trusted:
-            data = route.output.encode(item)
-        else:
-            data = route.output.dump(item)
+        data = as_bytes(item) if self._form is BYTES else dump(route, item)
         if event is not None and event.id is not None:
             self.session.last_event_id = event.id
         if self._form is NDJSON:
@@ -241,13 +229,6 @@ class StreamAnswer:
 
 def _never(item: object) -> bool:
     return False
-
-
-def _mark(items: Any, route: Route, connection: Connection) -> int:
-    """How many items may be queued while the connection cannot be written."""
-    if isinstance(items, RaffelStream):
-        return max(1, items.high_water_mark)
-    return route.meta.high_water_mark or connection.hub.config.limits.high_water_mark
 
 
 def _refuse_error_line(data: bytes) -> None:

@@ -95,6 +95,12 @@ class RequestParser:
         """Bytes that wait for the next `take`."""
         return len(self._buffer)
 
+    def rest(self) -> bytes:
+        """What came behind the last request, for a protocol that takes over."""
+        rest = bytes(self._buffer)
+        self._buffer.clear()
+        return rest
+
     @property
     def unfinished(self) -> Request | None:
         """The request whose head has been read, while its body has not."""

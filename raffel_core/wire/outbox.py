@@ -10,6 +10,12 @@ Frame = Callable[[list[bytes]], bytes]
 FLUSH_BYTES = 64 * 1024
 """What a stream may push before it is flushed at once, and lets the others have their turn."""
 
+CHECK_BYTES = 4 * 1024
+"""After how much a stream that never waits is asked whether it has had its turn."""
+
+SLICE_SECONDS = 0.005
+"""How long a handler that never waits may run before the others have their turn."""
+
 
 class Outbox:
     """Parts that are joined into one write a flush.

@@ -1,0 +1,55 @@
+"""TCP: envelopes with a length before each."""
+
+from __future__ import annotations
+
+from raffel_core.errors import RaffelError
+from raffel_core.protocols.connection import Hub
+from raffel_core.protocols.envelopes import EnvelopeConnection, Frame
+from raffel_core.wire import envelope as wire
+from raffel_core.wire.length_prefix import LengthPrefixReader, head
+
+
+class TcpConnection(EnvelopeConnection):
+    """One connection; `due` is the loop's time when its first message must be complete."""
+
+    __slots__ = ("_reader",)
+
+    name = "tcp"
+
+    def __init__(self, hub: Hub, due: float) -> None:
+        super().__init__(hub, {}, due)
+        self._reader = LengthPrefixReader(hub.config.limits.message_bytes)
+
+    def frame(self, binary: bool) -> Frame:
+        return head
+
+    def data_received(self, data: bytes) -> None:
+        if self.closing:
+            return
+        self._reader.feed(data)
+        if not self.held:
+            self.advance()
+
+    def advance(self) -> None:
+        reader, taken = self._reader, False
+        try:
+            while not self.held and not self.closing:
+                message = reader.take()
+                if message is None:
+                    self.expect(partial=reader.partial, taken=taken)
+                    return
+                taken = True
+                self.receive(message)
+        except RaffelError as problem:
+            self.say(wire.error(None, problem))
+            self.goodbye("too_large")
+
+    def goodbye(self, reason: str) -> None:
+        if self.closing or self.outbox.closed:
+            return
+        self.closing = True
+        data = self.outbox.take_all()
+        if data:
+            self.transport.write(data)
+        self.end_sessions("client_disconnected")
+        self.linger(half_closed=True)

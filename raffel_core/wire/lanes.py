@@ -1,0 +1,173 @@
+"""The outbox of a connection that many streams share: lanes by priority, and a queue for each stream."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from raffel_core.wire.outbox import FLUSH_BYTES
+
+QUANTUM = 4 * 1024
+"""Bytes that a queue may have written before the next one of its lane has its turn."""
+
+LOW_SHARE = 8
+"""Of a write that cannot take everything, one part in so many belongs to the lanes below the highest."""
+
+PARTS = 3
+"""A message is three parts in a queue: what comes before its payload, the payload, and what comes behind it."""
+
+
+class Queue:
+    """What one stream has to write. Pushing is three appends to `parts`, and then `announce` once a turn."""
+
+    __slots__ = ("listed", "parts", "priority")
+
+    def __init__(self, priority: int = 0) -> None:
+        self.parts: list[bytes] = []
+        self.priority = priority
+        """May be set while the queue is not listed."""
+        self.listed = False
+        """Whether the outbox knows that there is something to write."""
+
+    def take(self, limit: int) -> bytes:
+        """The first messages, whole ones, until their bytes reach the limit."""
+        parts, size, end = self.parts, 0, 0
+        while end < len(parts) and size < limit:
+            size += len(parts[end]) + len(parts[end + 1]) + len(parts[end + 2])
+            end += PARTS
+        if end == len(parts):
+            data = b"".join(parts)
+            parts.clear()
+        else:
+            data = b"".join(parts[:end])
+            del parts[:end]
+        return data
+
+
+class LaneOutbox:
+    """Queues that are joined into one write a flush, the replies of the connection itself first.
+
+    While everything can be written, the lanes only decide the order within a write. When the connection is congested,
+    writes are bounded, and of each the lanes below the highest have an eighth: the one that has waited longest.
+
+    A pump keeps the `turn` that `announce` gave it and looks, an item, whether the outbox still has the same one: it
+    changes with each flush (which has to be asked for anew), and is no one's while the connection cannot be written.
+    """
+
+    __slots__ = ("_lanes", "_served", "_turns", "closed", "dirty", "paused", "replies", "turn", "waiting")
+
+    def __init__(self) -> None:
+        self.replies: list[bytes] = []
+        """Whole messages that belong to no queue."""
+        self.closed = False
+        self.paused = False
+        self.dirty = False
+        """Whether a flush has been asked for."""
+        self.waiting = 0
+        """Bytes that wait while the connection cannot be written."""
+        self.turn: int | None = None
+        self._turns = 1
+        self._lanes: dict[int, deque[Queue]] = {}
+        self._served: dict[int, int] = {}
+
+    @property
+    def contenders(self) -> int:
+        """How many queues have something to write."""
+        return sum(map(len, self._lanes.values()))
+
+    def announce(self, queue: Queue) -> int | None:
+        """Lists a queue for the next flush. Returns the turn, or None while nothing can be written."""
+        if not queue.listed and not self.closed:
+            queue.listed = True
+            lane = self._lanes.get(queue.priority)
+            if lane is None:
+                lane = self._lanes[queue.priority] = deque()
+            lane.append(queue)
+        if self.paused or self.closed:
+            return None
+        if self.turn is None:
+            self._turns += 1
+            self.turn = self._turns
+        return self.turn
+
+    def take(self) -> bytes:
+        """The bytes of one write, b"" where there is nothing to write or it may not be written now."""
+        self.dirty = False
+        self.turn = None
+        if self.paused or self.closed:
+            return b""
+        replies = b"".join(self.replies)
+        self.replies.clear()
+        lanes = self._lanes
+        if not lanes:
+            return replies
+        if len(lanes) == 1:
+            (priority,) = lanes
+            return replies + self._serve(priority, FLUSH_BYTES)
+        return replies + self._share()
+
+    def take_all(self) -> bytes:
+        """Everything, also while the connection cannot be written: for what comes last."""
+        parts = [*self.replies]
+        self.replies.clear()
+        for priority in sorted(self._lanes, reverse=True):
+            for queue in self._lanes[priority]:
+                parts += queue.parts
+                queue.parts.clear()
+                queue.listed = False
+        self._lanes.clear()
+        self.waiting = 0
+        self.turn = None
+        return b"" if self.closed else b"".join(parts)
+
+    def _share(self) -> bytes:
+        left = FLUSH_BYTES - FLUSH_BYTES // LOW_SHARE
+        pieces: list[bytes] = []
+        for priority in sorted(self._lanes, reverse=True):
+            if left <= 0:
+                break
+            piece = self._serve(priority, left)
+            pieces.append(piece)
+            left -= len(piece)
+        waiting = [priority for priority in self._lanes if self._served.get(priority, 0) < self._turns]
+        if waiting:
+            longest = min(waiting, key=lambda priority: (self._served.get(priority, 0), -priority))
+            pieces.append(self._serve(longest, FLUSH_BYTES // LOW_SHARE))
+        self._turns += 1
+        return b"".join(pieces)
+
+    def _serve(self, priority: int, limit: int) -> bytes:
+        """Bytes of one lane, its queues one after the other."""
+        lane = self._lanes[priority]
+        self._served[priority] = self._turns
+        size = 0
+        pieces: list[bytes] = []
+        while lane and size < limit:
+            queue = lane[0]
+            piece = queue.take(limit - size if len(lane) == 1 else QUANTUM)
+            size += len(piece)
+            pieces.append(piece)
+            if queue.parts:
+                lane.rotate(-1)
+            else:
+                queue.listed = False
+                lane.popleft()
+        if not lane:
+            del self._lanes[priority]
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def pause(self) -> None:
+        self.paused = True
+        self.turn = None
+        self.waiting = sum(map(len, self.replies)) + sum(
+            sum(map(len, queue.parts)) for lane in self._lanes.values() for queue in lane
+        )
+
+    def resume(self) -> None:
+        self.paused = False
+        self.waiting = 0
+
+    def close(self) -> None:
+        self.closed = True
+        self.paused = False
+        self.turn = None
+        self.take_all()
