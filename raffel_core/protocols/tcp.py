@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from raffel_core.errors import RaffelError
+from raffel_core.protocols.channel import Frame
 from raffel_core.protocols.connection import Hub
-from raffel_core.protocols.envelopes import EnvelopeConnection, Frame
+from raffel_core.protocols.envelopes import EnvelopeConnection
 from raffel_core.wire import envelope as wire
 from raffel_core.wire.length_prefix import LengthPrefixReader, head
 
@@ -45,11 +46,5 @@ class TcpConnection(EnvelopeConnection):
             self.goodbye("too_large")
 
     def goodbye(self, reason: str) -> None:
-        if self.closing or self.outbox.closed:
-            return
-        self.closing = True
-        data = self.outbox.take_all()
-        if data:
-            self.transport.write(data)
-        self.end_sessions("client_disconnected")
-        self.linger(half_closed=True)
+        if not self.closing and not self.outbox.closed:
+            self.leave(half_closed=True)

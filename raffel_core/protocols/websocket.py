@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from raffel_core.errors import RaffelError
+from raffel_core.protocols.channel import Frame
 from raffel_core.protocols.connection import NEVER, Hub
-from raffel_core.protocols.envelopes import EnvelopeConnection, Frame
+from raffel_core.protocols.envelopes import EnvelopeConnection
 from raffel_core.wire import envelope as wire
 from raffel_core.wire.http1 import Request
 from raffel_core.wire.websocket import (
@@ -121,12 +122,8 @@ class WebSocketConnection(EnvelopeConnection):
             self._close(POLICY, "a message was not complete in time")
 
     def _close(self, code: int, reason: str) -> None:
-        if self.closing or self.outbox.closed:
-            return
-        self.closing = True
-        self.transport.write(self.outbox.take_all() + close_frame(code, reason))
-        self.end_sessions("client_disconnected")
-        self.linger(half_closed=False)
+        if not self.closing and not self.outbox.closed:
+            self.leave(close_frame(code, reason), half_closed=False)
 
     # Time
 

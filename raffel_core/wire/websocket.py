@@ -216,7 +216,7 @@ def accept(request: Request) -> bytes:
     version = headers.get("sec-websocket-version", "")
     if version != "13":
         raise RaffelError("INVALID_ARGUMENT", f"found WebSocket version {version[:20]!r}, expected 13", status=426)
-    if request.body:
+    if "transfer-encoding" in headers or headers.get("content-length", "0") != "0":
         raise RaffelError("INVALID_ARGUMENT", "found a body in a WebSocket handshake")
     key = headers.get("sec-websocket-key", "")
     if not _is_key(key):
