@@ -27,7 +27,8 @@ def check_command(context: click.Context, routes: str | None, file: Path | None,
       raffel check routes --config deploy/raffel.yaml
     """
     try:
-        count = len(load_routes(routes, file).routes)
+        router, _ = load_routes(routes, file)
+        count = len(router.routes)
     except ProjectError as error:
         if as_json:
             output.json([problem._asdict() for problem in error.problems])

@@ -56,6 +56,13 @@ def _announce(server: Server) -> None:
             output.line(f"  POST {_url(server, route)}")
         elif route.kind is Kind.SERVER:
             output.line(f"  GET  {_url(server, route)}")
+        else:
+            output.line(f"  {route.kind.upper()} {route.name}")
+    config = server.config
+    base = config.base_path.rstrip("/")
+    output.line(f"  all of them at {server.url.replace('http', 'ws', 1)}{base}{config.websocket.path}")
+    if config.tcp:
+        output.line(f"  and over TCP at {config.host}:{server.tcp_port}")
 
 
 def _url(server: Server, route: Route) -> str:

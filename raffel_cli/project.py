@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import click
 
-from raffel_core.config import FILE_NAME, Command, load_config
+from raffel_core.config import FILE_NAME, Command, Config, load_config
 from raffel_core.router import Router
 from raffel_core.server import Server
 
@@ -59,10 +59,11 @@ def open_server(
     return server
 
 
-def load_routes(routes: str | None, file: Path | None) -> Router:
-    """The project's routes, none of them served. Raises ProjectError with every problem found.
+def load_routes(routes: str | None, file: Path | None) -> tuple[Router, Config]:
+    """The project's routes, none of them served, and its configuration. Raises ProjectError with every problem found.
 
     What modules print while they are imported goes to standard error: standard output has the command's answer alone.
     """
     with redirect_stdout(sys.stderr):
-        return open_server(routes, file).load().router
+        server = open_server(routes, file)
+        return server.load().router, server.config

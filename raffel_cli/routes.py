@@ -9,6 +9,7 @@ import msgspec
 
 from raffel_cli import output
 from raffel_cli.project import config_option, load_routes, routes_argument
+from raffel_core.config import Config
 from raffel_core.errors import ProjectError
 from raffel_core.protocols.carried import carried_by
 from raffel_core.route import Kind, Route
@@ -78,12 +79,12 @@ def routes_command(
       raffel routes --explain rooms.42.chat
     """
     try:
-        router = load_routes(routes, file)
+        router, config = load_routes(routes, file)
     except ProjectError as error:
         output.problems(error.problems, "stderr")
         context.exit(1)
     if name is None:
-        _list(router, as_json)
+        _list(router, config, as_json)
         return
     explained = _explain(router, name)
     if as_json:
@@ -93,8 +94,8 @@ def routes_command(
     context.exit(0 if explained.route is not None else 1)
 
 
-def _list(router: Router, as_json: bool) -> None:
-    listed = [_listed(route) for route in router.routes.values()]
+def _list(router: Router, config: Config, as_json: bool) -> None:
+    listed = [_listed(route, config) for route in router.routes.values()]
     if as_json:
         output.json(listed)
     else:
@@ -102,7 +103,7 @@ def _list(router: Router, as_json: bool) -> None:
         output.table(columns, [[_cell(getattr(route, column)) for column in columns] for route in listed])
 
 
-def _listed(route: Route) -> Listed:
+def _listed(route: Route, config: Config) -> Listed:
     meta = route.meta
     return Listed(
         name=route.name,
@@ -110,7 +111,7 @@ def _listed(route: Route) -> Listed:
         direction="procedure" if route.kind is Kind.UNARY else meta.direction,
         input=route.input.name,
         output=route.output.name,
-        protocols=carried_by(route),
+        protocols=carried_by(route, config),
         auth="none" if route.authenticate is None else route.roles or "required",
         file=route.origin.file,
         line=route.origin.lines.get("handler", 1),

@@ -6,14 +6,13 @@ import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from traceback import walk_tb
 
 from raffel_cli import logs, output
 from raffel_cli.project import open_server
 from raffel_core import thread
 from raffel_core.config import Command
 from raffel_core.errors import ProjectError
-from raffel_core.protocols.listener import listening_socket
+from raffel_core.protocols.listener import CannotListen
 from raffel_core.server import Server
 
 Ready = Callable[[Server], Awaitable[None] | None]
@@ -42,18 +41,10 @@ def _serve(command: Command, server: Server, ready: Ready) -> int:
 
     try:
         server.run(listening)
-    except OSError as error:
-        if not _of_address(error):
-            raise
-        config = server.config
-        output.error(f"cannot listen on {config.host}:{config.port}: {error.strerror or error}")
+    except CannotListen as error:
+        output.error(str(error.strerror))
         return 1
     return 0
-
-
-def _of_address(error: OSError) -> bool:
-    """Whether it is the address that cannot be had: what a lifespan connects to fails with the same errors."""
-    return any(frame.f_code is listening_socket.__code__ for frame, _ in walk_tb(error.__traceback__))
 
 
 def _log(command: Command, server: Server) -> None:

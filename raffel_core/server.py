@@ -218,10 +218,17 @@ class Server:
     @property
     def port(self) -> int:
         """The port that is listened on; the configured one before that."""
-        for listener in self._listeners:
-            for sock in listener.sockets:
-                return int(sock.getsockname()[1])
-        return self.config.port
+        return self._port(0, self.config.port)
+
+    @property
+    def tcp_port(self) -> int:
+        """The port on which TCP is served: the shared one, unless `tcp.port` gives it its own."""
+        own = self.config.tcp.port if self.config.tcp else None
+        return self._port(1, own) if own else self.port
+
+    def _port(self, number: int, configured: int) -> int:
+        sockets = self._listeners[number].sockets if self._listeners else ()
+        return int(sockets[0].getsockname()[1]) if sockets else configured
 
     @property
     def url(self) -> str:

@@ -97,8 +97,20 @@ class Listener(asyncio.Protocol):
             self._timer.cancel()
 
 
+class CannotListen(OSError):
+    """An address cannot be had."""
+
+
 def listening_socket(host: str, port: int, limits: Limits) -> socket.socket:
-    """A socket that listens, with the options that accepted ones inherit. OSError where the address cannot be had."""
+    """A socket that listens, with the options that accepted ones inherit. Raises CannotListen."""
+    try:
+        return _listening_socket(host, port, limits)
+    except OSError as error:
+        problem = f"cannot listen on {host}:{port}: {error.strerror or error}"
+        raise CannotListen(error.errno, problem) from error
+
+
+def _listening_socket(host: str, port: int, limits: Limits) -> socket.socket:
     family, kind, protocol, _, address = socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]

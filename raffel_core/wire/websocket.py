@@ -167,7 +167,9 @@ class FrameReader:
             return
         code = _from_bytes(payload[:2])
         if len(payload) < 2 or code not in _CLOSE_CODES:
-            raise self._broken(_PROTOCOL_ERROR, f"a close frame says {payload[:2].hex()}, expected a code of 2 bytes")
+            raise self._broken(
+                _PROTOCOL_ERROR, f"a close frame says 0x{payload[:2].hex()}, expected a code of RFC 6455, 7.4"
+            )
         self._check_text(payload[2:])
 
     def _check_text(self, text: bytes) -> None:

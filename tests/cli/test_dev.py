@@ -54,15 +54,19 @@ def test_the_urls_are_printed(raffel: Raffel, project: Project) -> None:
             "routes/users/create.rpc.py": ONE,
             "routes/rooms/[room]/chat.stream.py": stream,
             "routes/files/[...path].stream.py": stream,
+            "routes/sum.stream.py": "meta = {'direction': 'client'}\nasync def handler(items):\n    return 1\n",
         }
     )
     process = raffel(*DEV, RAFFEL_BASE_PATH="/api")
-    process.says("users/create\n")
+    process.says("over TCP")
     base = f"http://127.0.0.1:{process.port}/api"
     assert process.out.splitlines()[1:] == [
         f"  GET  {base}/streams/files/[...path]",
         f"  GET  {base}/streams/rooms/[room]/chat",
+        "  CLIENT sum",
         f"  POST {base}/users/create",
+        f"  all of them at ws://127.0.0.1:{process.port}/api/ws",
+        f"  and over TCP at 127.0.0.1:{process.port}",
     ]
 
 
@@ -146,7 +150,7 @@ def test_a_save_that_changes_no_route_prints_nothing(raffel: Raffel, project: Pr
     project({"unrelated.py": "x = 1\n"})
     project({"routes/one.rpc.py": TWO})
     process.says("~ one\n")
-    assert process.out.count("\n") == 3
+    assert process.out.count("\n") == 5
 
 
 def test_errors_are_printed_and_the_old_routes_go_on(raffel: Raffel, project: Project) -> None:

@@ -104,12 +104,18 @@ def test_a_row_tells_direction_and_types(invoke: Invoke) -> None:
 @pytest.mark.usefixtures("routes")
 def test_a_row_tells_the_protocols_that_carry_the_route(invoke: Invoke) -> None:
     assert columns(invoke("routes"), "protocols") == {
-        "chat": ["-"],
-        "files.[...path]": ["sse, ndjson, bytes"],
-        "logs.tail": ["sse, ndjson"],
-        "sum": ["-"],
-        "words": ["http"],
+        "chat": ["websocket, tcp"],
+        "files.[...path]": ["sse, ndjson, websocket, tcp, bytes"],
+        "logs.tail": ["sse, ndjson, websocket, tcp"],
+        "sum": ["websocket, tcp"],
+        "words": ["http, websocket, tcp"],
     }
+
+
+@pytest.mark.usefixtures("routes")
+def test_a_protocol_that_is_off_carries_nothing(invoke: Invoke, project: Project) -> None:
+    project({"raffel.yaml": "tcp: false\n"})
+    assert columns(invoke("routes"), "protocols")["sum"] == ["websocket"]
 
 
 @pytest.mark.usefixtures("routes")
@@ -140,7 +146,7 @@ def test_json_is_a_list_of_objects(invoke: Invoke) -> None:
         "direction": "server",
         "input": "Query",
         "output": "Line",
-        "protocols": ["sse", "ndjson"],
+        "protocols": ["sse", "ndjson", "websocket", "tcp"],
         "auth": "none",
         "file": "routes/logs/tail.stream.py",
         "line": 20,
