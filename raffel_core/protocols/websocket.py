@@ -82,7 +82,7 @@ class WebSocketConnection(EnvelopeConnection):
                     self._answer_close(data)
                     return
                 elif opcode == _PING and not self.closing:
-                    self._control(pong_frame(data))
+                    self.send_frame(pong_frame(data))
         except BrokenFrame as broken:
             self._break(broken)
 
@@ -90,7 +90,8 @@ class WebSocketConnection(EnvelopeConnection):
         """One whole message."""
         self.receive(data, text=text)
 
-    def _control(self, frame: bytes) -> None:
+    def send_frame(self, frame: bytes) -> None:
+        """Sends a whole frame before all items."""
         self.outbox.replies.append(frame)
         self._written(len(frame))
 
@@ -101,7 +102,7 @@ class WebSocketConnection(EnvelopeConnection):
         if not self.closing:
             self.closing = True
             code = int.from_bytes(payload[:2], "big") if len(payload) >= 2 else 1000
-            self.transport.write(close_frame(code))
+            self.transport.write(b"".join(self.outbox.replies) + close_frame(code))
             self.end_sessions("client_disconnected")
         self.transport.close()
 
@@ -141,5 +142,5 @@ class WebSocketConnection(EnvelopeConnection):
                 return NEVER
             else:
                 self._pinged, self._heard = True, False
-                self._control(ping_frame())
+                self.send_frame(ping_frame())
         return min(due, self._ping_at)

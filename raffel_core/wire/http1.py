@@ -154,8 +154,8 @@ class RequestParser:
             # An offer that nobody has to take (RFC 9110, 7.8). The parser stops at it: a new one goes on.
             self._buffer[:0] = data[upgrade.args[0] :]
             self._request.upgrade = True
-            self._done = True
             self._parser = httptools.HttpRequestParser(self)
+            self._done = not self._read_body_of_offer()
         except httptools.HttpParserCallbackError as error:
             cause = error.__context__
             if isinstance(cause, RaffelError):
@@ -166,10 +166,22 @@ class RequestParser:
                 return  # what is broken came behind the request, which ends the connection anyway
             raise RaffelError("INVALID_ARGUMENT", f"no HTTP/1.1 request: {error}") from None
 
+    def _read_body_of_offer(self) -> bool:
+        """Has the new parser read the body of a request that offers an upgrade: its bytes are no next request."""
+        if "transfer-encoding" in self._request.headers:
+            framing = b"Transfer-Encoding: chunked"
+        elif self._rest:
+            framing = b"Content-Length: %d" % self._rest
+        else:
+            return False
+        self._done = False
+        self._parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n\r\n" % framing)
+        return True
+
     # What the parser calls. It does not stop at the end of a chunked body: what it reads of a next request is left out.
 
     def on_url(self, url: bytes) -> None:
-        if not self._done:
+        if not self._done and not self._request.method:
             self._request.path += url.decode("latin-1")
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -191,7 +203,7 @@ class RequestParser:
             headers[key] = text
 
     def on_headers_complete(self) -> None:
-        if self._done:
+        if self._done or self._request.method:
             return
         request = self._request
         request.method = self._parser.get_method().decode("latin-1")

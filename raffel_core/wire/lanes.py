@@ -31,15 +31,18 @@ class Queue:
     def take(self, limit: int) -> bytes:
         """The first messages, whole ones, until their bytes reach the limit."""
         parts, size, end = self.parts, 0, 0
+        if sum(map(len, parts)) <= limit:
+            return self.take_all()
         while end < len(parts) and size < limit:
             size += len(parts[end]) + len(parts[end + 1]) + len(parts[end + 2])
             end += PARTS
-        if end == len(parts):
-            data = b"".join(parts)
-            parts.clear()
-        else:
-            data = b"".join(parts[:end])
-            del parts[:end]
+        data = b"".join(parts[:end])
+        del parts[:end]
+        return data
+
+    def take_all(self) -> bytes:
+        data = b"".join(self.parts)
+        self.parts.clear()
         return data
 
 
@@ -101,7 +104,12 @@ class LaneOutbox:
         if not lanes:
             return replies
         if len(lanes) == 1:
-            (priority,) = lanes
+            ((priority, lane),) = lanes.items()
+            if len(lane) == 1:  # a queue alone is as long as its pump lets it be
+                queue = lane.popleft()
+                queue.listed = False
+                del lanes[priority]
+                return replies + queue.take_all()
             return replies + self._serve(priority, FLUSH_BYTES)
         return replies + self._share()
 

@@ -79,6 +79,14 @@ def test_an_offer_to_upgrade_is_not_taken() -> None:
     assert first.upgrade and second.path == "/streams/a"
 
 
+@pytest.mark.parametrize("request_bytes", [POST, CHUNKED])
+@pytest.mark.parametrize("size", [1, 1000])
+def test_the_body_of_an_offer_to_upgrade_is_no_next_request(request_bytes: bytes, size: int) -> None:
+    offer = request_bytes.replace(b"Host: here", b"Host: here\r\nConnection: Upgrade\r\nUpgrade: h2c")
+    requests = parse(*(offer[at : at + size] for at in range(0, len(offer), size)), GET)
+    assert [(request.method, request.body) for request in requests] == [("POST", b"[12]"), ("GET", b"")]
+
+
 def test_100_continue_is_expected_once() -> None:
     parser = RequestParser(1000)
     parser.feed(b"POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n")
