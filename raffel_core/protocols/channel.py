@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from raffel_core.context import Event
+from raffel_core.inbound import Inbound, Unread
 from raffel_core.protocols.items import as_bytes, dump, mark_of, unseen
 from raffel_core.route import Kind, Route
 from raffel_core.schema.invalid import OUTPUT, UNWRITABLE, unwritable
@@ -27,6 +27,10 @@ Frame = Callable[[int], bytes]
 
 _NO_TURN = 0
 _HEADS = 512
+_RUN = 64
+"""Items that are taken in before it is asked again whether there is room."""
+_SHORT = 512
+"""Bytes of a message whose items are taken in runs: it cannot nest deeper than it may, and its item stays small."""
 _STATES: Mapping[Kind, State] = {Kind.UNARY: UNARY, Kind.SERVER: SERVER, Kind.CLIENT: READING, Kind.BIDI: READING}
 
 
@@ -34,16 +38,16 @@ class Channel(Stream):
     """One call of an envelope connection: its session, what it has to write, and what has come for it."""
 
     __slots__ = (
+        "_parse",
         "_unread",
         "_waiter",
         "answered",
         "binary",
         "connection",
-        "ending",
+        "inbound",
         "json_id",
         "late",
         "moved_at",
-        "parked",
         "queue",
         "ranked",
         "result",
@@ -64,11 +68,10 @@ class Channel(Stream):
         self.answered = False
         """Whether the client has been told the end."""
         self.late: asyncio.TimerHandle | None = None
-        self.parked: deque[Envelope] | None = None
-        self.ending = False
-        """Whether the client has ended what it sends, behind what is parked."""
+        self.inbound: Inbound | None = None
         self.moved_at = 0.0
-        """When the handler last took an item while some were parked."""
+        """When the handler last made room while items were parked."""
+        self._parse: Callable[[bytes], Any] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._unread = 0
 
@@ -181,52 +184,64 @@ class Channel(Stream):
 
     # Items up
 
+    def take_run(self, messages: Sequence[bytes], start: int) -> int:
+        """Takes in a run of messages that begin as this stream's items do; returns where it ends.
+
+        Items that come one after the other mostly differ in nothing but their payload. What lies between the lead and
+        the last brace is then the payload if it is one JSON value, which the schema's own parser says on the way: the
+        envelope around it needs no parsing. Whatever it refuses is for the rules to judge.
+        """
+        inbound, lead, parse = self.inbound, self.connection.lead, self._parse
+        if inbound is None or parse is None or not inbound.writable:
+            return start
+        stop = start + _RUN if self.allowance is None else start + min(_RUN, self.allowance)
+        begin = len(lead)
+        items: list[Any] = []
+        sizes: list[int] = []
+        for message in messages[start:stop]:
+            size = len(message)
+            if not (size <= _SHORT and message.startswith(lead) and message.endswith(b"}") and message.isascii()):
+                break
+            try:
+                items.append(parse(message[begin:-1]))
+            except Exception:
+                break  # it is read again, by the rules
+            sizes.append(size)
+        if items:
+            self._push(inbound, items, sizes)
+        return start + len(items)
+
     def take_in(self, envelope: Envelope) -> None:
-        """One item of the client: to the handler, or to the pool while the handler has not read the last ones."""
-        inbound = self.session.inbound
-        assert inbound is not None
+        """One item of the client: checked when the handler reads it."""
+        assert self.inbound is not None
+        if self.allowance == 0:
+            self.session.cancel("credit_exceeded")
+        elif self.inbound.writable:  # else the call is over, and the client does not know it yet
+            self._push(self.inbound, [Unread(envelope)], [_weight(envelope)])
+
+    def _push(self, inbound: Inbound, items: list[Any], sizes: list[int]) -> None:
         if self.allowance is not None:
-            if self.allowance == 0:
-                self.session.cancel("credit_exceeded")
-                return
-            self.allowance -= 1
-        if not inbound.writable:
-            return  # the call is over, and the client does not know it yet
-        if self.parked or not inbound.try_write(envelope):
-            self._park(inbound, envelope)
+            self.allowance -= len(items)
+        parked = inbound.push(items, sizes)
+        if parked:
+            if inbound.parked == parked:
+                self.moved_at = self.connection.hub.loop.time()
+            self.connection.park(parked)
 
-    def _park(self, inbound: RaffelStream[Any], envelope: Envelope) -> None:
-        if self.parked is None:
-            self.parked = deque()
-        if not self.parked:
-            self.moved_at = self.connection.hub.loop.time()
-            inbound.on_space = self._unpark
-        self.parked.append(envelope)
-        self.connection.park(_weight(envelope))
+    def read_into(self, inbound: Inbound) -> None:
+        """Has what comes for this call pushed there."""
+        self.inbound = inbound
+        inbound.on_room = self._moved
+        output = self.session.route.input
+        self._parse = None if output.any else output.parse
 
-    def _unpark(self) -> None:
-        inbound, parked = self.session.inbound, self.parked
-        assert inbound is not None and parked is not None
-        freed = 0
-        while parked and inbound.try_write(parked[0]):
-            freed += _weight(parked.popleft())
+    def _moved(self, freed: int) -> None:
         self.moved_at = self.connection.hub.loop.time()
-        if not parked:
-            inbound.on_space = None
-            if self.ending:
-                inbound.end()
         self.connection.unpark(freed)
-
-    def end_in(self) -> None:
-        """The client sends no more."""
-        if self.parked:
-            self.ending = True
-        elif self.session.inbound is not None:
-            self.session.inbound.end()
 
     def grant_as_read(self, mark: int) -> None:
         """Lets the client send as many items as the handler has room for, and more as it reads."""
-        assert self.session.inbound is not None
+        assert self.inbound is not None
         batch = max(1, mark // 2)
         self.allowance = mark
 
@@ -238,16 +253,8 @@ class Channel(Stream):
                 self.connection.say(wire.stream_credit(self.json_id, self._unread))
                 self._unread = 0
 
-        self.session.inbound.on_space = read
+        self.inbound.on_space = read
         self.connection.say(wire.stream_credit(self.json_id, mark))
-
-    def drop(self) -> None:
-        """Lets go of what is queued and parked."""
-        self.queue.parts.clear()
-        if self.parked:
-            freed = sum(map(_weight, self.parked))
-            self.parked.clear()
-            self.connection.unpark(freed)
 
 
 def _around(json_id: bytes, raw: bool) -> tuple[bytes, bytes]:
@@ -261,4 +268,4 @@ def _never(item: object) -> bool:
 
 def _weight(envelope: Envelope) -> int:
     """What an envelope that waits costs, in bytes."""
-    return 128 + len(envelope.payload if envelope.data is None else envelope.data)
+    return 128 + len(envelope.payload if envelope.data is wire.NO_DATA else envelope.data)

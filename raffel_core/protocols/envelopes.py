@@ -9,7 +9,7 @@ import asyncio
 import itertools
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -239,12 +239,29 @@ class EnvelopeConnection(Connection[LaneOutbox]):
         stall = self.hub.config.limits.stall_seconds
         if len(self._channels) > 1:
             for channel in list(self._channels):
-                if channel.parked and now - channel.moved_at >= stall:
+                if channel.inbound is not None and channel.inbound.parked and now - channel.moved_at >= stall:
                     channel.session.cancel("handler_stalled")
-                    channel.drop()
         return now + min(1.0, stall / 4)
 
     # Messages
+
+    @property
+    def lead(self) -> bytes:
+        """How the items of the stream that sent the last one begin."""
+        return self._protocol.lead
+
+    def receive_all(self, messages: Sequence[bytes], *, text: bool = False) -> int:
+        """Does what messages ask for, in order, until `held` or the end; returns how many that were."""
+        protocol, done, count = self._protocol, 0, len(messages)
+        while done < count and not self.held and not self.closing:
+            if protocol.leader is not None:
+                taken = protocol.leader.take_run(messages, done)
+                if taken > done:
+                    done = taken
+                    continue
+            self.receive(messages[done], text=text)
+            done += 1
+        return done
 
     def receive(self, message: bytes, *, text: bool = False) -> None:
         """Does what one message asks for. `text`: the framing says that it is JSON."""
@@ -262,7 +279,8 @@ class EnvelopeConnection(Connection[LaneOutbox]):
             channel.take_in(envelope)
         elif act is Act.FINISH:
             self._protocol.finish(channel)
-            channel.end_in()
+            if channel.inbound is not None:
+                channel.inbound.end()
         elif act is Act.CANCEL:
             self._cancel(channel)
         elif act is Act.GRANT:
@@ -286,7 +304,7 @@ class EnvelopeConnection(Connection[LaneOutbox]):
 
     def _cancel(self, channel: Channel) -> None:
         channel.session.cancel("client_cancelled")
-        channel.drop()
+        channel.queue.parts.clear()
         if channel.late is None:
             channel.late = self.hub.loop.call_later(CANCEL_SECONDS, self._answer_late, channel)
 
@@ -325,12 +343,14 @@ class EnvelopeConnection(Connection[LaneOutbox]):
         else:
             session = Session(route, ctx, lambda route: _read(route.input, payload, binary, params))
         channel.session = session
+        if isinstance(session.inbound, Inbound):
+            channel.read_into(session.inbound)
         session.set_deadline(timeout)
         self._protocol.add(channel)
         self._channels.add(channel)
         self.hub.sessions.add(session)
-        if session.inbound is not None and envelope.credit is not None:
-            channel.grant_as_read(session.inbound.high_water_mark)
+        if channel.inbound is not None and envelope.credit is not None:
+            channel.grant_as_read(channel.inbound.high_water_mark)
         self.hub.loop.create_task(self._run(channel))
 
     def _admit(self, envelope: Envelope) -> tuple[Route, Mapping[str, str]]:
@@ -363,8 +383,6 @@ class EnvelopeConnection(Connection[LaneOutbox]):
                 channel.late.cancel()
             self.hub.sessions.discard(session)
             self._channels.discard(channel)
-            if channel.parked:
-                channel.drop()
         if self.hub.draining and not self._channels:
             self.goodbye("server_draining")
 
@@ -393,7 +411,7 @@ _places = itertools.count()
 
 def _payload(envelope: Envelope) -> tuple[bytes, bool]:
     """The payload, and whether it is bytes and no JSON."""
-    return (bytes(envelope.payload), False) if envelope.data is None else (bytes(envelope.data), True)
+    return (bytes(envelope.payload), False) if envelope.data is wire.NO_DATA else (bytes(envelope.data), True)
 
 
 def _read(schema: Schema[Any], payload: bytes, binary: bool, params: Mapping[str, str] | None) -> Any:
@@ -409,7 +427,7 @@ def _item_reader(schema: Schema[Any]) -> Callable[[Envelope], Any]:
     decode = schema.decode
 
     def read(envelope: Envelope) -> Any:
-        if envelope.data is None:
+        if envelope.data is wire.NO_DATA:
             return decode(bytes(envelope.payload))
         return _read(schema, bytes(envelope.data), True, None)
 

@@ -13,13 +13,15 @@ from raffel_core.wire.length_prefix import LengthPrefixReader, head
 class TcpConnection(EnvelopeConnection):
     """One connection; `due` is the loop's time when its first message must be complete."""
 
-    __slots__ = ("_reader",)
+    __slots__ = ("_messages", "_reader")
 
     name = "tcp"
 
     def __init__(self, hub: Hub, due: float) -> None:
         super().__init__(hub, {}, due)
         self._reader = LengthPrefixReader(hub.config.limits.message_bytes)
+        self._messages: list[bytes] = []
+        """What has been split and not been looked at."""
 
     def frame(self, binary: bool) -> Frame:
         return head
@@ -35,12 +37,12 @@ class TcpConnection(EnvelopeConnection):
         reader, taken = self._reader, False
         try:
             while not self.held and not self.closing:
-                message = reader.take()
-                if message is None:
+                messages = self._messages or reader.take_all()
+                if not messages:
                     self.expect(partial=reader.partial, taken=taken)
                     return
                 taken = True
-                self.receive(message)
+                self._messages = messages[self.receive_all(messages) :]
         except RaffelError as problem:
             self.say(wire.error(None, problem))
             self.goodbye("too_large")

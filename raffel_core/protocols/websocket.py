@@ -34,7 +34,7 @@ _TEXT, _BINARY, _CLOSE, _PING = Opcode.TEXT, Opcode.BINARY, Opcode.CLOSE, Opcode
 class WebSocketConnection(EnvelopeConnection):
     """One connection, from the answer to its upgrade request on."""
 
-    __slots__ = ("_handshake", "_heard", "_ping_at", "_pinged", "_reader")
+    __slots__ = ("_handshake", "_heard", "_ping_at", "_pinged", "_reader", "_texts")
 
     name = "websocket"
 
@@ -43,6 +43,8 @@ class WebSocketConnection(EnvelopeConnection):
         super().__init__(hub, request.headers)
         self.peer = peer
         self._reader = FrameReader(hub.config.limits.message_bytes)
+        self._texts: list[bytes] = []
+        """What has been unmasked and not been looked at."""
         self._heard = True
         self._pinged = False
         self._ping_at = NEVER
@@ -69,6 +71,11 @@ class WebSocketConnection(EnvelopeConnection):
         reader, taken = self._reader, False
         try:
             while not self.held:
+                texts = self._texts or reader.take_texts()
+                if texts and not self.closing:
+                    taken = True
+                    self._texts = texts[self.messages(texts) :]
+                    continue
                 frame = reader.take()
                 if frame is None:
                     self.expect(partial=reader.partial, taken=taken)
@@ -85,6 +92,10 @@ class WebSocketConnection(EnvelopeConnection):
                     self.send_frame(pong_frame(data))
         except BrokenFrame as broken:
             self._break(broken)
+
+    def messages(self, texts: list[bytes]) -> int:
+        """Whole texts, as far as they are wanted now; returns how many that were."""
+        return self.receive_all(texts, text=True)
 
     def message(self, data: bytes, *, text: bool) -> None:
         """One whole message."""

@@ -36,17 +36,18 @@ class TypedSchema(Schema[T]):
         self._type: type[T] = given
         name = name_of(self._type)
         shape = _shape(self._type, name)
+        self._decoder: msgspec.json.Decoder[T] = msgspec.json.Decoder(self._type)
         super().__init__(
             declared,
             name,
             msgspec.json.schema(self._type),
             fits=compile_check(shape),
+            parse=self._decoder.decode,
             exact=exact_class(shape),
             trusted=exact_class(shape) or class_of(shape),
             any=self._type is Any,
             bytes=isinstance(bare(shape), shapes.BytesType),
         )
-        self._decoder: msgspec.json.Decoder[T] = msgspec.json.Decoder(self._type)
 
     def _read(self, data: bytes) -> T:
         try:

@@ -37,6 +37,9 @@ _BINARY_HEAD = 3
 encode = msgspec.json.Encoder().encode
 
 
+NO_DATA = msgspec.Raw(b"")
+
+
 class Envelope(msgspec.Struct, gc=False):
     """One message of a client. Every field but `type` and `id` belongs to some types only."""
 
@@ -51,8 +54,8 @@ class Envelope(msgspec.Struct, gc=False):
     credit: int | None = None
     binary: bool | None = None
     """Whether the client wants `bytes` as they are."""
-    data: msgspec.Raw | None = None
-    """The payload of a binary message; a JSON one has none."""
+    data: msgspec.Raw = NO_DATA
+    """The payload of a binary message; NO_DATA in a JSON one, whatever members it has."""
 
 
 class Violation(NamedTuple):
@@ -91,8 +94,7 @@ def read_json(message: bytes) -> Envelope | Violation:
         return _no_envelope(message, str(error))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return Violation(RaffelError("PARSE_ERROR", f"found no JSON: {error}"))
-    if envelope.data is not None:
-        envelope.data = None  # a member of that name is none of ours
+    envelope.data = NO_DATA
     id = envelope.id
     if not id or len(id) > MAX_ID or (not id.isascii() and len(id.encode()) > MAX_ID) or envelope.type not in _known:
         return _nobody(envelope)

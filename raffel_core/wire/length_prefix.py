@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from struct import Struct
+
 from raffel_core.errors import RaffelError
 
 HEADER = 4
+_LENGTH = Struct(">I")
 
 MAX_MESSAGE = 0xFF_FFFF
 """What the first byte of a connection, which is 0 for this framing, leaves to a message."""
@@ -42,6 +45,25 @@ class LengthPrefixReader:
         else:
             self._data = data
             self._start = 0
+
+    def take_all(self) -> list[bytes]:
+        """All messages that are complete. MESSAGE_TOO_LARGE, where there is none: the connection cannot go on."""
+        messages: list[bytes] = []
+        message = self.take()
+        if message is None:
+            return messages
+        messages.append(message)
+        data, start, limit, unpack = self._data, self._start, self._limit, _LENGTH.unpack_from
+        last = len(data) - HEADER
+        while start <= last:
+            (size,) = unpack(data, start)
+            stop = start + HEADER + size
+            if size > limit or stop > last + HEADER:
+                break
+            messages.append(data[start + HEADER : stop])
+            start = stop
+        self._start = start
+        return messages
 
     def take(self) -> bytes | None:
         """The next message, or None until more bytes have come. MESSAGE_TOO_LARGE: the connection cannot go on."""

@@ -5,6 +5,7 @@ All state of a stream that decides whether a message is legal is here: a state i
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from enum import Enum
@@ -17,6 +18,7 @@ from raffel_core.wire.envelope import (
     DATA,
     END,
     MAX_CREDIT,
+    NO_DATA,
     REQUEST,
     START,
     Envelope,
@@ -74,6 +76,10 @@ READ: State = SERVER
 ENDED: State = dict.fromkeys((REQUEST, START), Act.OPEN) | dict.fromkeys((DATA, END, CANCEL, CREDIT), Act.DROP)
 
 
+# Nothing but a member's name can come before a colon that a value follows, and no name ends so without a backslash.
+_BEFORE_PAYLOAD = re.compile(rb'[,{\s]"payload"\s*:\s*\Z')
+
+
 class Stream:
     """One id of a connection, as the rules see it."""
 
@@ -103,11 +109,15 @@ S = TypeVar("S", bound=Stream)
 class EnvelopeProtocol(Generic[S]):
     """The streams of one connection by their ids."""
 
-    __slots__ = ("_ended", "open")
+    __slots__ = ("_ended", "lead", "leader", "open")
 
     def __init__(self) -> None:
         self.open: dict[str, S] = {}
         self._ended: OrderedDict[str, None] | None = None  # an idle connection needs none
+        self.leader: S | None = None
+        """The stream that sent the last item, while it may send more."""
+        self.lead = b""
+        """How its items begin: this, any JSON value and a brace are one more."""
 
     def receive(self, message: bytes, *, text: bool = False) -> tuple[Act, Envelope, S | None] | Violation:
         """What a message asks for, and of which open stream. `text`: the message can only be JSON."""
@@ -116,9 +126,22 @@ class EnvelopeProtocol(Generic[S]):
             return envelope
         stream = self.open.get(envelope.id)
         if stream is not None:
-            return stream.state[envelope.type], envelope, stream
+            act = stream.state[envelope.type]
+            if act is Act.ITEM and stream is not self.leader:
+                self._follow(message, envelope, stream)
+            return act, envelope, stream
         known = self._ended is not None and envelope.id in self._ended
         return (ENDED if known else NEW)[envelope.type], envelope, None
+
+    def _follow(self, message: bytes, envelope: Envelope, stream: S) -> None:
+        """Learns how the items of a stream begin, where the payload is the last member of the message."""
+        end = len(message) - 1 - len(envelope.payload)
+        if envelope.data is NO_DATA and message.endswith(b"}") and _BEFORE_PAYLOAD.search(message, 0, end):
+            self.leader, self.lead = stream, message[:end]
+
+    def _forget(self, stream: S | None) -> None:
+        if stream is self.leader:
+            self.leader, self.lead = None, b""
 
     def add(self, stream: S) -> None:
         """Takes a stream's id into use."""
@@ -129,10 +152,11 @@ class EnvelopeProtocol(Generic[S]):
     def finish(self, stream: S) -> None:
         """The client has ended what it sends."""
         stream.state = READ
+        self._forget(stream)
 
     def end(self, id: str) -> None:
         """The server has ended this id, or refused to open it; it may be used again."""
-        self.open.pop(id, None)
+        self._forget(self.open.pop(id, None))
         if self._ended is None:
             self._ended = OrderedDict()
         self._ended[id] = None

@@ -44,6 +44,7 @@ _PROTOCOL_ERROR, _NO_TEXT, _TOO_LARGE = 1002, 1007, 1009  # RFC 6455, 7.4.1
 
 _CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0, 1, 2, 8, 9, 10  # a member of an enum costs a look-up in 3.11
 _FINAL = _MASKED = 0x80
+_WHOLE_TEXT = _FINAL | _TEXT
 _MAX_CONTROL = 125
 
 # No reserved bits, no reserved opcodes, no fragments of control frames.
@@ -56,6 +57,7 @@ _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
 _UNMASK_BLOCK = 16 * 1024  # a multiple of the key's 4 bytes
 
 _pack_short, _pack_medium, _pack_long = Struct("!BB").pack, Struct("!BBH").pack, Struct("!BBQ").pack
+_unpack_short = Struct("!H").unpack_from
 _from_bytes = int.from_bytes
 _new = tuple.__new__  # a NamedTuple's own constructor costs a tenth of a small frame
 
@@ -97,6 +99,45 @@ class FrameReader:
             self._later += data
         else:
             self._buffer = data
+
+    def take_texts(self) -> list[bytes]:
+        """The texts that come next and are here whole; what is anything else is left to `take`.
+
+        All of them are unmasked at once, which halves what a small frame costs.
+        """
+        buffer, at = self._buffer, self._at
+        end = len(buffer)
+        if self._opcode or end - at < self._need:
+            return []
+        spans: list[tuple[int, int]] = []
+        masks: list[bytes] = []
+        stop = at
+        while stop + 6 <= end and buffer[stop] == _WHOLE_TEXT:
+            size = buffer[stop + 1] - _MASKED
+            start = stop + 6
+            if size > _MAX_CONTROL:
+                if size != 126 or start + 2 > end:
+                    break
+                (size,) = _unpack_short(buffer, stop + 2)
+                start += 2
+            if size < 0 or size > self._limit or start + size > end:
+                break
+            # The header is its own mask: it becomes NUL, which is ASCII as the rest is expected to be.
+            masks.append((buffer[stop:start] + buffer[start - 4 : start] * (size + 3 >> 2))[: start - stop + size])
+            stop = start + size
+            spans.append((start - at, stop - at))
+        if not spans:
+            return []
+        self._need = 2
+        self._at = stop
+        text = _xor(buffer[at:stop], b"".join(masks))
+        texts = [text[start:end] for start, end in spans]
+        if not text.isascii():
+            sound = next((number for number, one in enumerate(texts) if not _is_text(one)), len(texts))
+            if sound < len(texts):
+                self._at = at + (spans[sound - 1][1] if sound else 0)
+                del texts[sound:]
+        return texts
 
     def take(self) -> Frame | None:
         """The next frame, or None until more bytes have come. Raises BrokenFrame, once."""
@@ -188,6 +229,22 @@ class FrameReader:
         self._later.clear()
         self._fragments.clear()
         self._opcode = 0
+
+
+def _is_text(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _xor(data: bytes, mask: bytes) -> bytes:
+    size = len(data)
+    if size > _UNMASK_BLOCK:
+        blocks = range(0, size, _UNMASK_BLOCK)
+        return b"".join([_xor(data[at : at + _UNMASK_BLOCK], mask[at : at + _UNMASK_BLOCK]) for at in blocks])
+    return (_from_bytes(data) ^ _from_bytes(mask)).to_bytes(size)
 
 
 def _unmask(data: bytes, key: bytes) -> bytes:

@@ -34,6 +34,11 @@ class Echo(WebSocketConnection):
     def message(self, data: bytes, *, text: bool) -> None:
         self.send_frame(self.frame(not text)(len(data)) + data)
 
+    def messages(self, texts: list[bytes]) -> int:
+        for text in texts:
+            self.message(text, text=True)
+        return len(texts)
+
 
 @pytest.fixture
 async def echo() -> AsyncIterator[str]:
