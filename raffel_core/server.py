@@ -35,6 +35,7 @@ from raffel_core.lifespan import Lifespan, RunningLifespan
 from raffel_core.protocols.connection import Hub
 from raffel_core.protocols.http import Http
 from raffel_core.protocols.listener import BACKLOG, Listener, listening_socket
+from raffel_core.protocols.proxied import ProxiedListener
 from raffel_core.protocols.tcp import TcpConnection
 from raffel_core.protocols.websocket import WebSocketConnection
 from raffel_core.registry import Registry
@@ -57,9 +58,7 @@ CLEANUP_SECONDS = 0.3
 LAST_SECONDS = 0.95
 """When, after the drain, a process that was told to end does so, whatever still runs in it."""
 
-IDLE_OPTIONS = frozenset(
-    {"proxy_protocol", "trusted_proxies", "grpc.port", "grpc.package", "metrics.token", "topics.url"}
-)
+IDLE_OPTIONS = frozenset({"grpc.port", "grpc.package", "metrics.token", "topics.url"})
 """Options of the configuration that nothing reads yet."""
 
 _POLL_SECONDS = 0.02
@@ -94,7 +93,7 @@ class Server:
         self._built: dict[int, Route] = {}
         self._interceptors: list[Interceptor] = []
         self._hub: Hub | None = None
-        self._listeners: list[asyncio.Server] = []
+        self._listeners: list[asyncio.Server | ProxiedListener] = []
         self._lifespans: list[RunningLifespan] = []
         self._tasks: set[asyncio.Task[Any]] = set()
         self._reloading = asyncio.Lock()
@@ -275,6 +274,9 @@ class Server:
             factories[own] = functools.partial(Listener, hub, None, tcp)
         for port, factory in factories.items():
             sock = listening_socket(config.host, port, config.limits)
+            if config.proxy_protocol:
+                self._listeners.append(ProxiedListener(sock, hub, factory, tls, self._tls_options()))
+                continue
             listener = await hub.loop.create_server(factory, sock=sock, backlog=BACKLOG, ssl=tls, **self._tls_options())
             self._listeners.append(listener)
 

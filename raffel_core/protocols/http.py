@@ -13,6 +13,7 @@ import msgspec
 from raffel_core.context import Context
 from raffel_core.errors import RaffelError
 from raffel_core.protocols.connection import LOST_PEER_SECONDS, NEVER, Connection, Hub
+from raffel_core.protocols.forwarded import TrustedProxies
 from raffel_core.protocols.items import dump
 from raffel_core.protocols.origin import OriginPolicy, preflight_headers
 from raffel_core.protocols.sse import HEAD_SECONDS, StreamAnswer, choose_form
@@ -42,7 +43,7 @@ Upgrade = Callable[[Hub, Request, str], Connection[Any]]
 class Http:
     """What all HTTP connections of a server share: its paths and who may call."""
 
-    __slots__ = ("base", "hub", "policy", "upgrades")
+    __slots__ = ("base", "hub", "policy", "proxies", "upgrades")
 
     def __init__(self, hub: Hub, upgrades: Mapping[str, Upgrade] | None = None) -> None:
         config = hub.config
@@ -50,6 +51,7 @@ class Http:
         self.upgrades = upgrades or {}
         """The protocols that a request may ask for instead of HTTP (RFC 9110, 7.8), by their paths."""
         self.base = config.base_path.rstrip("/")
+        self.proxies = TrustedProxies(config.trusted_proxies)
         self.policy = OriginPolicy(
             config.allowed_hosts,
             config.cors.origins,
@@ -180,10 +182,11 @@ class HttpConnection(Connection[Outbox]):
         if path == _HEALTH or path.startswith(_HEALTH + "/"):
             self._health(request, path)
             return
-        host, origin = request.headers.get("host", ""), request.headers.get("origin")
-        self._http.policy.check_host(host)
+        proxies, policy = self._http.proxies, self._http.policy
+        host, origin = proxies.host(self.peer, request.headers), request.headers.get("origin")
+        policy.check_host(host)
         if origin is not None:
-            self._http.policy.check_origin(origin, host)
+            policy.check_origin(origin, host, proxies.secure(self.peer, request.headers))
         if request.method == "OPTIONS":
             self._answer_plain(request, 204, b"", preflight_headers())
         elif path in self._http.upgrades:
@@ -198,7 +201,7 @@ class HttpConnection(Connection[Outbox]):
             self._closing = True
             self.transport.close()
             return
-        connection = upgrade(self.hub, request, self.peer)
+        connection = upgrade(self.hub, request, self._client(request))
         self._closing = True
         self.hand_over(connection, self._parser.rest())
 
@@ -230,7 +233,7 @@ class HttpConnection(Connection[Outbox]):
             route.name,
             protocol=form.name,
             app=self.hub.app,
-            peer=self.peer,
+            peer=self._client(request),
             params=params,
             metadata=request.headers,
             last_event_id=last_event_id or None,
@@ -259,7 +262,7 @@ class HttpConnection(Connection[Outbox]):
             route.name,
             protocol="http",
             app=self.hub.app,
-            peer=self.peer,
+            peer=self._client(request),
             params=params,
             metadata=request.headers,
         )
@@ -389,8 +392,12 @@ class HttpConnection(Connection[Outbox]):
         origin = None if request is None else request.headers.get("origin")
         if request is None or origin is None:
             return ()
-        allowed = self._http.policy.allows(origin.lower(), request.headers.get("host", "").lower())
-        return self._http.policy.cors_headers(origin) if allowed else ()
+        proxies, policy = self._http.proxies, self._http.policy
+        host, secure = proxies.host(self.peer, request.headers), proxies.secure(self.peer, request.headers)
+        return policy.cors_headers(origin) if policy.allows(origin.lower(), host.lower(), secure) else ()
+
+    def _client(self, request: Request) -> str:
+        return self._http.proxies.client(self.peer, request.headers)
 
     def _stream_head(self, request: Request, form: Form, chunked: bool) -> bytes:
         extra = "".join(f"{name}: {value}\r\n" for name, value in self._cors(request))

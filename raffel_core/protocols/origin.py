@@ -51,16 +51,16 @@ class OriginPolicy:
             status=421,
         )
 
-    def check_origin(self, origin: str, host: str) -> None:
+    def check_origin(self, origin: str, host: str, secure: bool | None = None) -> None:
         """Raises PERMISSION_DENIED for an origin that is neither the Host's own nor allowed."""
-        if not self.allows(origin.lower(), host.lower()):
+        if not self.allows(origin.lower(), host.lower(), secure):
             raise RaffelError(
                 "PERMISSION_DENIED",
                 f"the origin {origin[:100]!r} may not call this server; `cors.origins` says which may",
             )
 
-    def allows(self, origin: str, host: str) -> bool:
-        """Both in lower case."""
+    def allows(self, origin: str, host: str, secure: bool | None = None) -> bool:
+        """Both in lower case; `secure` is whether the client uses TLS, where a proxy in between has said so."""
         scheme, _, authority = origin.partition("://")
         if not authority:
             return False  # `null` is every sandboxed frame and every file
@@ -69,7 +69,8 @@ class OriginPolicy:
         name, port = _host_name(authority), _DEFAULT_PORTS.get(scheme)
         if name is None or port is None:
             return False
-        if scheme in self._schemes and authority.removesuffix(port) == host.removesuffix(port):
+        schemes = self._schemes if secure is None else ("https",) if secure else ("http",)
+        if scheme in schemes and authority.removesuffix(port) == host.removesuffix(port):
             return True
         return self._local and (_is_loopback(name) or any(_matches(name, local) for local in LOCAL_NAMES))
 
