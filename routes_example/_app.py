@@ -1,4 +1,4 @@
-"""What all routes share: a folder with the request log in it, the calls that are open, and a journal of the load."""
+"""What all routes share: a folder for the request log and uploads, open calls, a journal of the load, and rooms."""
 
 import asyncio
 import logging
@@ -11,9 +11,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from routes_example._journal import Journal, sample
+from routes_example._uploads import Uploads
 
 FOLDER = "EXAMPLE_FOLDER"
-"""The variable that names the folder: `requests.log` is written there, and nothing from elsewhere is served."""
+"""The variable that names the folder: `requests.log` and `uploads` are made there, nothing from elsewhere is served."""
 
 JOURNAL_ENTRIES = 600
 SAMPLE_SECONDS = 0.5
@@ -24,7 +25,9 @@ async def lifespan(app: Any) -> AsyncIterator[None]:
     with shared_folder() as folder, request_log(folder / "requests.log") as requests:
         app.state.folder = folder
         app.state.requests = requests
+        app.state.uploads = Uploads(folder / "uploads")
         app.state.open_calls = {}
+        app.state.rooms = {}
         app.state.journal = Journal(JOURNAL_ENTRIES)
         sampling = asyncio.create_task(fill(app.state.journal))
         try:

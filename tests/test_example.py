@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import json
 import os
 import platform
 import resource
 import shutil
+import socket
 import stat
+import struct
 import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import pytest
 from httpx_sse import EventSource, ServerSentEvent, aconnect_sse
+from websockets.asyncio.client import connect
 
 from raffel_core import Call, Config, Interceptor, Server
 
@@ -109,6 +114,65 @@ async def every_item(client: httpx.AsyncClient, name: str, **options: Any) -> li
 async def refused(client: httpx.AsyncClient, name: str, **options: Any) -> tuple[int, str]:
     response = await client.get(f"/streams/{name}", **options)
     return response.status_code, response.json()["error"]["code"]
+
+
+class Peer(NamedTuple):
+    """A client of WebSocket or TCP, envelope by envelope."""
+
+    write: Callable[[bytes, bool], Awaitable[None]]
+    read: Callable[[], Awaitable[bytes | str]]
+
+    async def send(self, type: str, id: str, payload: Any = None, **fields: Any) -> None:
+        await self.write(json.dumps({"type": type, "id": id, "payload": payload, **fields}).encode(), False)
+
+    async def send_bytes(self, id: str, payload: bytes) -> None:
+        envelope = json.dumps({"type": "stream:data", "id": id}).encode()
+        await self.write(b"\x01" + struct.pack(">H", len(envelope)) + envelope + payload, True)
+
+    async def take(self) -> dict[str, Any]:
+        async with asyncio.timeout(5):
+            return json.loads(await self.read())
+
+
+@asynccontextmanager
+async def over_websocket(server: Server) -> AsyncIterator[Peer]:
+    # With a bound on its queue this client does not see the answer to its closing behind what it has not taken.
+    async with connect(f"{server.url.replace('http', 'ws')}/ws", proxy=None, max_queue=None) as connection:
+        yield Peer(lambda message, binary: connection.send(message if binary else message.decode()), connection.recv)
+
+
+@asynccontextmanager
+async def over_tcp(server: Server) -> AsyncIterator[Peer]:
+    url = httpx.URL(server.url)
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+
+    async def write(message: bytes, binary: bool) -> None:
+        writer.write(struct.pack(">I", len(message)) + message)
+        await writer.drain()
+
+    async def read() -> bytes:
+        (length,) = struct.unpack(">I", await reader.readexactly(4))
+        return await reader.readexactly(length)
+
+    try:
+        yield Peer(write, read)
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
+@pytest.fixture(params=[over_websocket, over_tcp])
+async def peer(request: pytest.FixtureRequest, server: Server) -> AsyncIterator[Peer]:
+    """One for each protocol."""
+    async with request.param(server) as peer:
+        yield peer
+
+
+@pytest.fixture
+async def tcp(server: Server) -> AsyncIterator[Peer]:
+    """For what no protocol can change."""
+    async with over_tcp(server) as peer:
+        yield peer
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -689,6 +753,385 @@ async def test_the_downloaded_file_is_closed_when_the_client_goes(client: httpx.
     await until(lambda: not files_open_below(folder))
 
 
+# files/upload
+
+
+CONTENT = bytes(range(256)) * 1000
+
+
+async def upload(peer: Peer, name: Any, *parts: bytes, id: str = "up") -> dict[str, Any]:
+    """The last answer to an upload in JSON."""
+    await peer.send("stream:start", id, {"name": name}, procedure="files.upload")
+    for part in parts:
+        await peer.send("stream:data", id, base64.b64encode(part).decode())
+    await peer.send("stream:end", id)
+    return await peer.take()
+
+
+def stored(folder: Path) -> dict[str, bytes]:
+    """Every file in the folder of uploads, hidden ones too."""
+    return {file.name: file.read_bytes() for file in (folder / "uploads").iterdir()}
+
+
+async def arriving(peer: Peer, folder: Path, name: str) -> None:
+    """Opens an upload and sends its first part, which is in the folder when this returns."""
+    await peer.send("stream:start", "up", {"name": name}, procedure="files.upload")
+    await peer.send_bytes("up", CONTENT)
+    await until(lambda: any(file.name.startswith(f".{name}.") for file in (folder / "uploads").iterdir()))
+
+
+async def test_an_upload_in_json_is_stored_and_its_hash_returned(peer: Peer, folder: Path) -> None:
+    answer = await upload(peer, "data.bin", CONTENT[:100_000], CONTENT[100_000:])
+    expected = {"name": "data.bin", "bytes": len(CONTENT), "sha256": hashlib.sha256(CONTENT).hexdigest()}
+    assert answer == {"type": "response", "id": "up", "payload": expected}
+    assert stored(folder) == {"data.bin": CONTENT}
+
+
+async def test_an_upload_in_binary_is_stored_and_its_hash_returned(peer: Peer, folder: Path) -> None:
+    await peer.send("stream:start", "up", {"name": "data.bin"}, procedure="files.upload")
+    for at in range(0, len(CONTENT), 50_000):
+        await peer.send_bytes("up", CONTENT[at : at + 50_000])
+    await peer.send("stream:end", "up")
+    answer = await peer.take()
+    assert answer["payload"]["sha256"] == hashlib.sha256(CONTENT).hexdigest()
+    assert stored(folder) == {"data.bin": CONTENT}
+
+
+async def test_an_upload_can_be_downloaded(tcp: Peer, client: httpx.AsyncClient) -> None:
+    await upload(tcp, "data.bin", CONTENT)
+    response = await client.get("/streams/files/download", params={"file": "uploads/data.bin"})
+    assert response.content == CONTENT
+
+
+async def test_an_upload_without_parts_is_an_empty_file(tcp: Peer, folder: Path) -> None:
+    answer = await upload(tcp, "empty")
+    assert answer["payload"] == {"name": "empty", "bytes": 0, "sha256": hashlib.sha256().hexdigest()}
+    assert stored(folder) == {"empty": b""}
+
+
+async def test_uploads_side_by_side_on_one_connection_are_kept_apart(tcp: Peer, folder: Path) -> None:
+    for id in "ab":
+        await tcp.send("stream:start", id, {"name": id}, procedure="files.upload")
+    for number in range(10):
+        for id in "ab":
+            await tcp.send_bytes(id, f"{id}{number}".encode())
+    for id in "ab":
+        await tcp.send("stream:end", id)
+    assert {(await tcp.take())["type"] for _ in "ab"} == {"response"}
+    assert stored(folder) == {id: "".join(f"{id}{number}" for number in range(10)).encode() for id in "ab"}
+
+
+async def test_only_a_plain_name_is_stored(tcp: Peer, folder: Path) -> None:
+    names = [
+        "../up",
+        "a/b",
+        "/tmp/up",
+        "..",
+        ".",
+        "",
+        ".hidden",
+        "a\\b",
+        "nul\0",
+        "line\n",
+        "caf\xe9",
+        "x" * 101,
+        5,
+        None,
+    ]
+    for name in names:
+        answer = await upload(tcp, name, b"content")
+        assert (answer["type"], answer["payload"]["code"]) == ("stream:error", "INVALID_ARGUMENT"), name
+    await tcp.send("stream:start", "nameless", procedure="files.upload")
+    assert (await tcp.take())["payload"]["code"] == "INVALID_ARGUMENT"
+    assert stored(folder) == {}
+    assert sorted(file.name for file in folder.iterdir()) == ["requests.log", "uploads"]
+
+
+async def test_a_file_keeps_its_content_until_its_successor_is_whole(tcp: Peer, folder: Path) -> None:
+    await upload(tcp, "data.bin", b"old")
+    await arriving(tcp, folder, "data.bin")
+    assert stored(folder)["data.bin"] == b"old"
+    await tcp.send("stream:end", "up")
+    assert (await tcp.take())["type"] == "response"
+    assert stored(folder) == {"data.bin": CONTENT}
+
+
+async def test_a_cancelled_upload_leaves_nothing_behind(peer: Peer, folder: Path) -> None:
+    await arriving(peer, folder, "data.bin")
+    await peer.send("cancel", "up")
+    assert (await peer.take())["payload"]["code"] == "CANCELLED"
+    await until(lambda: stored(folder) == {})
+
+
+@pytest.mark.parametrize("over", [over_websocket, over_tcp])
+async def test_an_upload_whose_client_goes_leaves_nothing_behind(server: Server, folder: Path, over: Any) -> None:
+    async with over(server) as peer:
+        await arriving(peer, folder, "data.bin")
+    await until(lambda: stored(folder) == {})
+
+
+async def test_an_upload_with_a_part_that_is_no_base64_leaves_nothing_behind(peer: Peer, folder: Path) -> None:
+    await arriving(peer, folder, "data.bin")
+    await peer.send("stream:data", "up", "no base64!")
+    answer = await peer.take()
+    assert (answer["type"], answer["payload"]["code"]) == ("stream:error", "VALIDATION_ERROR")
+    assert stored(folder) == {}
+
+
+async def test_a_file_that_becomes_too_large_is_refused(
+    tcp: Peer, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("routes_example._uploads.FILE_BYTES", 10)
+    assert (await upload(tcp, "whole", b"12345", b"67890"))["type"] == "response"
+    answer = await upload(tcp, "larger", b"12345", b"67890", b"1")
+    assert (answer["type"], answer["payload"]["code"]) == ("stream:error", "RESOURCE_EXHAUSTED")
+    assert stored(folder) == {"whole": b"1234567890"}
+
+
+async def test_all_files_together_have_a_bound_and_those_that_failed_do_not_count(
+    tcp: Peer, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("routes_example._uploads.TOTAL_BYTES", 10)
+    codes = [(await upload(tcp, name, b"12345", b"6")).get("payload", {}).get("code") for name in ("a", "b", "c")]
+    assert codes == [None, "RESOURCE_EXHAUSTED", "RESOURCE_EXHAUSTED"]
+    assert (await upload(tcp, "d", b"1234"))["type"] == "response"
+    assert stored(folder) == {"a": b"123456", "d": b"1234"}
+
+
+async def test_a_file_that_was_replaced_does_not_count(tcp: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("routes_example._uploads.TOTAL_BYTES", 10)
+    answers = [await upload(tcp, "a", b"12345") for _ in range(5)]
+    assert [answer["type"] for answer in answers] == ["response"] * 5
+
+
+async def test_there_are_only_so_many_files(tcp: Peer, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("routes_example._uploads.FILES", 2)
+    answers = [await upload(tcp, name) for name in "abc"]
+    assert [answer["payload"].get("code") for answer in answers] == [None, None, "RESOURCE_EXHAUSTED"]
+    assert stored(folder) == {"a": b"", "b": b""}
+
+
+async def test_what_an_earlier_server_stored_counts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with example() as server, over_tcp(server) as peer:
+        await upload(peer, "a", b"123456")
+    async with example() as server, over_tcp(server) as peer:
+        monkeypatch.setattr("routes_example._uploads.TOTAL_BYTES", 10)
+        assert (await upload(peer, "b", b"12345"))["payload"]["code"] == "RESOURCE_EXHAUSTED"
+
+
+# rooms/[room]/chat
+
+
+async def enter(peer: Peer, name: Any, id: str = "chat", room: str = "lobby", **fields: Any) -> None:
+    await peer.send("stream:start", id, {"name": name}, procedure=f"rooms.{room}.chat", **fields)
+
+
+async def say(peer: Peer, text: Any, id: str = "chat") -> None:
+    await peer.send("stream:data", id, {"text": text})
+
+
+async def hear(peer: Peer, count: int) -> list[tuple[str | None, str]]:
+    """What the next lines say, and who."""
+    answers = [await peer.take() for _ in range(count)]
+    assert {answer["type"] for answer in answers} == {"stream:data"}, answers[-1]
+    assert all(set(answer["payload"]) == {"from", "text", "at"} for answer in answers)
+    return [(answer["payload"]["from"], answer["payload"]["text"]) for answer in answers]
+
+
+async def ended(peer: Peer) -> str:
+    """The code that a chat ends with; empty where nothing is wrong."""
+    answer = await peer.take()
+    assert answer["type"] in ("stream:end", "stream:error"), answer
+    return answer.get("payload", {}).get("code", "")
+
+
+@pytest.fixture
+async def kai(server: Server) -> AsyncIterator[Peer]:
+    """Kai in the lobby, over WebSocket."""
+    async with over_websocket(server) as peer:
+        await enter(peer, "Kai")
+        assert await hear(peer, 1) == [(None, "Kai joined")]
+        yield peer
+
+
+async def test_members_hear_each_other_whatever_they_are_connected_by(kai: Peer, peer: Peer) -> None:
+    await enter(peer, "Ada")
+    assert await hear(peer, 1) == await hear(kai, 1) == [(None, "Ada joined")]
+    await say(peer, "Hello!")
+    assert await hear(peer, 1) == await hear(kai, 1) == [("Ada", "Hello!")]
+    await say(kai, "Hello, Ada!")
+    assert await hear(peer, 1) == await hear(kai, 1) == [("Kai", "Hello, Ada!")]
+
+
+async def test_two_members_can_share_a_connection(kai: Peer) -> None:
+    await enter(kai, "Ada", id="second")
+    answers = [await kai.take() for _ in range(2)]
+    assert sorted((answer["id"], answer["payload"]["text"]) for answer in answers) == [
+        ("chat", "Ada joined"),
+        ("second", "Ada joined"),
+    ]
+
+
+async def test_rooms_are_apart(kai: Peer, tcp: Peer) -> None:
+    await enter(tcp, "Kai", room="kitchen")
+    assert await hear(tcp, 1) == [(None, "Kai joined")]
+    await say(tcp, "Anybody here?")
+    await say(kai, "Hello!")
+    assert await hear(kai, 1) == [("Kai", "Hello!")]
+    assert await hear(tcp, 1) == [("Kai", "Anybody here?")]
+
+
+async def test_who_comes_later_is_shown_what_was_said_last(kai: Peer, tcp: Peer) -> None:
+    for number in range(30):
+        await say(kai, str(number))
+    await hear(kai, 30)
+    await enter(tcp, "Ada")
+    assert await hear(tcp, 21) == [*(("Kai", str(number)) for number in range(10, 30)), (None, "Ada joined")]
+
+
+async def test_a_name_is_taken_once(kai: Peer, tcp: Peer) -> None:
+    await enter(tcp, "Kai")
+    assert await ended(tcp) == "ALREADY_EXISTS"
+    await enter(tcp, "Ada")
+    assert await hear(kai, 1) == [(None, "Ada joined")]
+
+
+async def test_a_name_is_one_line_of_bounded_length(tcp: Peer) -> None:
+    for name in ("", " Kai", "two\nlines", "x" * 41, 5, None):
+        await enter(tcp, name)
+        assert await ended(tcp) == "INVALID_ARGUMENT", name
+
+
+async def test_a_bad_message_is_told_to_its_sender_alone_and_the_next_ones_are_heard(kai: Peer, tcp: Peer) -> None:
+    await enter(tcp, "Ada")
+    await hear(tcp, 1)
+    for bad in (5, "", "x" * 2001, None):
+        await say(tcp, bad)
+    await say(tcp, "good")
+    heard = await hear(tcp, 5)
+    assert [speaker for speaker, _ in heard] == [None, None, None, None, "Ada"]
+    assert "text" in heard[0][1]
+    assert await hear(kai, 2) == [(None, "Ada joined"), ("Ada", "good")]
+
+
+async def test_who_ends_the_stream_leaves(kai: Peer, peer: Peer) -> None:
+    await enter(peer, "Ada")
+    await hear(peer, 1)
+    await say(peer, "Bye!")
+    await peer.send("stream:end", "chat")
+    assert await hear(peer, 1) == [("Ada", "Bye!")]
+    assert await ended(peer) == ""
+    assert await hear(kai, 3) == [(None, "Ada joined"), ("Ada", "Bye!"), (None, "Ada left")]
+
+
+async def test_who_cancels_leaves(kai: Peer, peer: Peer) -> None:
+    await enter(peer, "Ada")
+    await hear(peer, 1)
+    await peer.send("cancel", "chat")
+    assert await ended(peer) == "CANCELLED"
+    assert await hear(kai, 2) == [(None, "Ada joined"), (None, "Ada left")]
+
+
+@pytest.mark.parametrize("over", [over_websocket, over_tcp])
+async def test_who_disconnects_leaves(kai: Peer, server: Server, over: Any) -> None:
+    async with over(server) as peer:
+        await enter(peer, "Ada")
+        await hear(peer, 1)
+    assert await hear(kai, 2) == [(None, "Ada joined"), (None, "Ada left")]
+
+
+async def test_a_room_is_gone_with_its_last_member(tcp: Peer, shared: SimpleNamespace) -> None:
+    await enter(tcp, "Ada")
+    await say(tcp, "Anybody here?")
+    await hear(tcp, 2)
+    assert list(shared.state.rooms) == ["lobby"]
+    await tcp.send("stream:end", "chat")
+    await ended(tcp)
+    assert shared.state.rooms == {}
+    await enter(tcp, "Ada")
+    assert await hear(tcp, 1) == [(None, "Ada joined")]
+
+
+async def test_a_room_has_room_for_only_so_many(kai: Peer, tcp: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("routes_example._rooms.MEMBERS", 1)
+    await enter(tcp, "Ada")
+    assert await ended(tcp) == "RESOURCE_EXHAUSTED"
+
+
+async def test_a_burst_is_heard_whole(kai: Peer, server: Server) -> None:
+    messages = [{"type": "stream:start", "id": "1", "procedure": "rooms.lobby.chat", "payload": {"name": "Ada"}}]
+    messages += [{"type": "stream:data", "id": "1", "payload": {"text": str(number)}} for number in range(300)]
+    encoded = [json.dumps(message).encode() for message in messages]
+    url = httpx.URL(server.url)
+    _, writer = await asyncio.open_connection(url.host, url.port)
+    writer.write(b"".join(struct.pack(">I", len(message)) + message for message in encoded))
+    assert await hear(kai, 301) == [(None, "Ada joined"), *(("Ada", str(number)) for number in range(300))]
+    writer.close()
+    await writer.wait_closed()
+
+
+async def fall_behind(slow: Peer, others: Peer) -> list[tuple[str | None, str]]:
+    """Has one member, who grants little credit, fall too far behind another; what that one heard meanwhile."""
+    await enter(slow, "Ada", credit=1)
+    assert (await slow.take())["type"] == "stream:credit"
+    await hear(slow, 1)
+    for number in range(66):  # one that waits for credit, 64 behind it, and one that is too much
+        await say(others, str(number))
+    return await hear(others, 68)
+
+
+async def test_who_cannot_keep_up_is_dropped_and_the_others_go_on(kai: Peer, tcp: Peer) -> None:
+    said = [("Kai", str(number)) for number in range(66)]
+    assert await fall_behind(tcp, kai) == [(None, "Ada joined"), *said, (None, "Ada could not keep up")]
+
+
+async def test_who_reads_nothing_is_dropped(kai: Peer, server: Server) -> None:
+    url = httpx.URL(server.url)
+    with socket.socket() as deaf:
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        deaf.connect((url.host, url.port))
+        start = {"type": "stream:start", "id": "1", "procedure": "rooms.lobby.chat", "payload": {"name": "Ada"}}
+        message = json.dumps(start).encode()
+        deaf.sendall(struct.pack(">I", len(message)) + message)
+        assert await hear(kai, 1) == [(None, "Ada joined")]
+        for _ in range(2000):
+            await say(kai, "x" * 2000)
+            if await hear(kai, 1) == [(None, "Ada could not keep up")]:
+                break
+        else:
+            raise AssertionError("nobody was dropped")
+
+
+async def test_who_was_dropped_hears_what_came_before_and_then_why(kai: Peer, peer: Peer) -> None:
+    await fall_behind(peer, kai)
+    await peer.send("stream:credit", "chat", credit=100)
+    assert await hear(peer, 65) == [("Kai", str(number)) for number in range(65)]
+    assert await ended(peer) == "RESOURCE_EXHAUSTED"
+
+
+async def test_who_was_dropped_speaks_no_more_and_its_name_is_free(kai: Peer, tcp: Peer) -> None:
+    await fall_behind(tcp, kai)
+    await say(tcp, "I am still here!")
+    await enter(tcp, "Ada", id="again")
+    assert await hear(kai, 1) == [(None, "Ada joined")]
+    await say(tcp, "I am back.", id="again")
+    assert await hear(kai, 1) == [("Ada", "I am back.")]
+
+
+async def test_a_fault_while_reading_ends_the_call_that_it_belongs_to(
+    kai: Peer, tcp: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("a fault")
+
+    await enter(tcp, "Ada")
+    await hear(tcp, 1)
+    monkeypatch.setattr("routes_example._rooms.Room.say", fail)
+    await say(tcp, "Hello!")
+    assert await ended(tcp) == "INTERNAL_ERROR"
+    assert await hear(kai, 2) == [(None, "Ada joined"), (None, "Ada left")]
+
+
 # _app.py and _middleware.py
 
 
@@ -721,4 +1164,4 @@ async def test_a_configured_folder_is_made_and_stays(folder: Path, monkeypatch: 
 
 async def test_every_route_of_the_example_says_what_it_is(server: Server) -> None:
     assert {route.name for route in server.router.routes.values() if not route.meta.description} == set()
-    assert len(server.router.routes) == 8
+    assert len(server.router.routes) == 10

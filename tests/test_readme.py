@@ -1,15 +1,19 @@
-"""The README: its commands are run as they stand, its Python is served, its tables are compared with the code."""
+"""The README and docs/envelopes.md: commands are run as they stand, code runs, tables are compared with the code."""
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import contextlib
+import hashlib
 import importlib.util
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
+import struct
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -17,13 +21,18 @@ from typing import Any, NamedTuple
 
 import httpx
 import pytest
-from playwright.async_api import ConsoleMessage, async_playwright
+from playwright.async_api import ConsoleMessage, Page, async_playwright
+from websockets.asyncio.client import connect
 
 from raffel_core import Config, Server
 from raffel_core.config import OPTIONS
+from raffel_core.errors import CODES
+from raffel_core.session import REASONS
+from raffel_core.wire.envelope import TYPES
 
 REPOSITORY = Path(__file__).parent.parent
 README = (REPOSITORY / "README.md").read_text()
+ENVELOPES = (REPOSITORY / "docs" / "envelopes.md").read_text()
 BIN = Path(sys.executable).parent
 
 LOCAL = "http://localhost:3000"
@@ -50,10 +59,18 @@ REQUESTS = [block for block in BLOCKS if block.language == "sh" and LOCAL in blo
 COMMANDS = [block.text.strip() for block in BLOCKS if block.language == "sh" and block not in REQUESTS]
 
 
-def only(language: str) -> str:
-    """The one block of this language."""
-    (block,) = [block for block in BLOCKS if block.language == language]
+def only(language: str, part: str = "") -> str:
+    """The one block of this language that has this in it."""
+    (block,) = [block for block in BLOCKS if block.language == language and part in block.text]
     return block.text
+
+
+def aimed(script: str, server: Server) -> str:
+    """The script, with this server in the place of the one on port 3000."""
+    url = httpx.URL(server.url)
+    return script.replace("localhost:3000", f"{url.host}:{url.port}").replace(
+        '("localhost", 3000)', f'("{url.host}", {url.port})'
+    )
 
 
 def command(start: str) -> str:
@@ -170,30 +187,89 @@ def outline(events: str) -> list[Any]:
     return [list(json.loads(line[6:])) if line.startswith("data: ") else line for line in lines]
 
 
-async def test_the_browser_gets_items(example: Server) -> None:
-    script = only("js")
-    received: asyncio.Queue[str] = asyncio.Queue(16)
+class Console(NamedTuple):
+    """The console of a browser's tab on /health, and what is logged in it."""
+
+    page: Page
+    logged: asyncio.Queue[str]
+
+    async def lines(self, count: int) -> list[str]:
+        async with asyncio.timeout(15):
+            return [await self.logged.get() for _ in range(count)]
+
+
+@pytest.fixture
+async def console(example: Server) -> AsyncIterator[Console]:
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(
             executable_path=chromium.find(), args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
         )
         page = await browser.new_page()
         await page.goto(f"{example.url}/health")
+        console = Console(page, asyncio.Queue(64))
 
         def heard(message: ConsoleMessage) -> None:
             if message.type != "error":  # the page has no icon
-                received.put_nowait(message.text)
+                console.logged.put_nowait(message.text)
 
         page.on("console", heard)
-        await page.add_script_tag(content=script.replace(LOCAL, example.url))
-        async with asyncio.timeout(15):
-            items = [await received.get() for _ in range(2)]
+        yield console
         await browser.close()
-    assert all("cores" in item for item in items)
+
+
+async def test_the_browser_gets_items(example: Server, console: Console) -> None:
+    await console.page.add_script_tag(content=aimed(only("js", "EventSource"), example))
+    assert all("cores" in item for item in await console.lines(2))
+
+
+async def test_the_browser_is_a_member_of_the_chat_until_it_cancels(example: Server, console: Console) -> None:
+    async with connect(f"{example.url.replace('http', 'ws')}/ws", proxy=None) as other:
+        start = {"type": "stream:start", "id": "1", "procedure": "rooms.lobby.chat", "payload": {"name": "Ada"}}
+        await other.send(json.dumps(start))
+        assert "Ada joined" in await other.recv()
+        await console.page.add_script_tag(content=aimed(only("js", "WebSocket"), example))
+        assert await console.lines(2) == ["*: Kai joined", "Kai: Hello!"]
+        await other.send(json.dumps({"type": "stream:data", "id": "1", "payload": {"text": "Hello, Kai!"}}))
+        assert await console.lines(1) == ["Ada: Hello, Kai!"]
+        await console.page.evaluate('send("cancel")')
+        (end,) = await console.lines(1)
+        assert (json.loads(end)["type"], json.loads(end)["payload"]["code"]) == ("stream:error", "CANCELLED")
+        heard = [json.loads(await other.recv())["payload"] for _ in range(4)]
+    assert [(one["from"], one["text"]) for one in heard] == [
+        (None, "Kai joined"),
+        ("Kai", "Hello!"),
+        ("Ada", "Hello, Kai!"),
+        (None, "Kai left"),
+    ]
+
+
+async def test_the_upload_is_stored_whole(example: Server) -> None:
+    ran = await python(only("python", "websockets"), example)
+    content = (REPOSITORY / "README.md").read_bytes()
+    assert ast.literal_eval(ran)["payload"] == {
+        "name": "README.md",
+        "bytes": len(content),
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
+    (path,) = re.findall(r"`(/streams/files/download[^`]+)`", README)
+    async with httpx.AsyncClient(base_url=example.url, verify=False) as client:
+        assert (await client.get(path)).content == content
+
+
+async def test_tcp_needs_no_library(example: Server) -> None:
+    ran = await python(only("python", "socket.create_connection"), example)
+    assert [ast.literal_eval(line)["type"] for line in ran.splitlines()] == ["stream:data", "stream:data", "stream:end"]
+
+
+async def python(script: str, server: Server) -> str:
+    """What a script prints."""
+    ran = await run(f"python -W error -c {shlex.quote(aimed(script, server))}", REPOSITORY, NO_PROXY="*")
+    assert (ran.status, ran.err) == (0, "")
+    return ran.out
 
 
 async def test_the_route_is_served_under_the_name_it_is_said_to_have(serve: Any) -> None:
-    source = only("python")
+    source = only("python", "async def handler")
     path, name, url = re.findall(r"`routes/(disk[\w./]+)`.*?`([\w.]+)`, at\s+`(/[\w/]+)`", README, re.DOTALL)[0]
     server = await serve({path: source})
     assert list(server.router.routes) == [name]
@@ -209,7 +285,7 @@ async def test_the_route_is_served_under_the_name_it_is_said_to_have(serve: Any)
 
 
 async def test_the_route_answers_what_it_cannot_find(serve: Any) -> None:
-    source = only("python")
+    source = only("python", "async def handler")
     server = await serve({"disk/free.stream.py": source})
     async with httpx.AsyncClient(base_url=server.url, verify=False) as client:
         missing = await client.get("/streams/disk/free", params={"path": "/no/such/place"})
@@ -279,7 +355,7 @@ def test_options_have_the_defaults_that_the_tables_say() -> None:
         if names.split("`")[1] in OPTIONS
         for name, value in zip(names.split(", "), values.split(", "), strict=True)
     }
-    assert len(said) == 19
+    assert len(said) == 23
     assert said == {name: in_words(OPTIONS[name].default) for name in said}
 
 
@@ -299,3 +375,91 @@ def in_words(value: Any) -> str:
 def test_links_lead_to_files() -> None:
     links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
     assert [link for link in links if not (REPOSITORY / link).exists()] == []
+
+
+# docs/envelopes.md
+
+TRANSCRIPTS = re.findall(r"^```transcript\n(.*?)^```$", ENVELOPES, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("transcript", TRANSCRIPTS, ids=range(len(TRANSCRIPTS)))
+async def test_the_server_answers_as_the_transcript_says(example: Server, transcript: str) -> None:
+    url = httpx.URL(example.url)
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    for line in transcript.splitlines():
+        who, message = line[0], line[2:]
+        if who == ">":
+            writer.write(struct.pack(">I", len(message.encode())) + message.encode())
+        else:
+            async with asyncio.timeout(5):
+                (length,) = struct.unpack(">I", await reader.readexactly(4))
+                answer = json.loads(await reader.readexactly(length))
+            assert shape(answer) == shape(json.loads(message))
+    writer.close()
+    await writer.wait_closed()
+
+
+VARYING = {
+    "message",
+    "at",
+    "eventId",
+    "resumed",
+    "host",
+    "system",
+    "python",
+    "cores",
+    "load",
+    "memory",
+    "disk",
+    "disk_free",
+}
+VARYING |= {"total_bytes", "available_bytes", "server_peak_bytes", "server_cpu_seconds"}
+"""The fields whose values the machine, the time or the wording decides."""
+
+
+def shape(value: Any) -> Any:
+    """A message without what varies."""
+    match value:
+        case dict():
+            return {key: ... if key in VARYING else shape(one) for key, one in value.items()}
+        case list():
+            return list(map(shape, value))
+        case _:
+            return value
+
+
+def test_every_type_of_message_is_described() -> None:
+    rows = set(re.findall(r"^\| `([\w:]+)` \|", section("Types"), re.MULTILINE))
+    assert rows == {*TYPES, "response", "error", "stream:error"}
+
+
+def test_every_code_is_listed_with_whether_to_try_again() -> None:
+    cells = re.findall(r"\| ([A-Z_]+) \| (yes)? ?(?=\|)", section("Codes"))
+    assert {code: retry == "yes" for code, retry in cells} == {code: row.retry for code, row in CODES.items()}
+
+
+def test_every_reason_that_a_client_can_be_told_has_its_code() -> None:
+    rows = dict(re.findall(r"^\| `(\w+)` \| (\w+) \|", section("Ended early"), re.MULTILINE))
+    untold = {"client_disconnected", "slow_consumer"}
+    assert rows == {reason: code for reason, (code, _) in REASONS.items() if reason not in untold}
+
+
+def test_limits_have_the_defaults_that_the_page_says() -> None:
+    rows = re.findall(r"\| ([\d,]+)[^|]*\| `([\w.]+)` \|", section("Limits"))
+    assert len(rows) == 5
+    assert {name: float(value.replace(",", "")) for value, name in rows} == {
+        name: OPTIONS[name].default for _, name in rows
+    }
+
+
+def test_links_of_the_page_lead_somewhere() -> None:
+    links = re.findall(r"\]\(([^)]+)\)", ENVELOPES)
+    headings = {heading.lower().replace(" ", "-") for heading in re.findall(r"^#+ (.+)$", ENVELOPES, re.MULTILINE)}
+    lost = [link for link in links if link[0] == "#" and link[1:] not in headings]
+    lost += [link for link in links if link[0] != "#" and not (REPOSITORY / "docs" / link).exists()]
+    assert lost == []
+
+
+def section(heading: str) -> str:
+    """What is under a heading of the page."""
+    return re.split(r"^#", ENVELOPES.split(f"# {heading}\n")[1], flags=re.MULTILINE)[0]
