@@ -16,16 +16,17 @@ from benchmarks.servers import CannotRun
 from benchmarks.sides import install_peers
 
 WHOLE = Effort(
-    rounds=9,
+    rounds=7,
     slow_rounds=5,
     warm=0.2,
     measured=0.5,
     idle=4000,
     open=1000,
     probes=400,
+    up=100_000,
     every_side=True,
 )
-QUICK = WHOLE._replace(rounds=5, slow_rounds=1, measured=0.25, idle=1000, probes=200, every_side=False)
+QUICK = WHOLE._replace(rounds=3, slow_rounds=1, measured=0.25, idle=1000, probes=200, up=20_000, every_side=False)
 
 
 def main() -> int:
@@ -54,7 +55,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Measures Raffel beside the bare limit and its peers. How to read it: benchmarks/README.md.",
         epilog="example: python -m benchmarks --quick --rows hot,turn",
     )
-    parser.add_argument("--quick", action="store_true", help="about a minute: few rounds, only the sides with a target")
+    parser.add_argument(
+        "--quick", action="store_true", help="about two minutes: few rounds, only the sides with a target"
+    )
     parser.add_argument("--rows", type=_rows, default=list(ROWS), metavar="NAME,...", help=f"of {', '.join(ROWS)}")
     return parser
 

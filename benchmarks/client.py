@@ -12,6 +12,7 @@ import msgspec
 
 from benchmarks import cores
 from benchmarks.servers import CannotRun, Server
+from benchmarks.sides import Opening
 
 SOURCE = Path(__file__).with_name("load.c")
 PROGRAM = Path(__file__).parent / ".build" / "load"
@@ -53,28 +54,41 @@ def compile_load() -> None:
         raise CannotRun(f"{SOURCE.name} does not compile")
 
 
-def items_of(server: Server, path: str, connections: int, warm: float, measured: float, braces: int = 1) -> Load:
-    """Reads streams that never end; an item is that many closing braces."""
-    load = _load("stream", server, path, connections, _ms(warm), _ms(measured), braces, server.session)
+def items_of(server: Server, opening: Opening, connections: int, warm: float, measured: float, braces: int = 1) -> Load:
+    """Reads streams that never end. An item is a message, over HTTP that many closing braces."""
+    load = _load("stream", server, opening, connections, _ms(warm), _ms(measured), braces, server.session)
     return _answered(msgspec.json.decode(load, type=Load))
 
 
-def streams_of(server: Server, path: str, connections: int, warm: float, measured: float, items: int) -> Load:
-    """Opens stream after stream on kept-alive connections, reads each to its end, and insists on that many items."""
-    load = _load("short", server, path, connections, _ms(warm), _ms(measured), items, server.session)
+def streams_of(
+    server: Server, opening: Opening, connections: int, warm: float, measured: float, items: int, at_once: int = 1
+) -> Load:
+    """Opens stream after stream on connections that stay, so many at once on each, and insists on that many items.
+
+    Over HTTP there is one at a time.
+    """
+    load = _load("short", server, opening, connections, at_once, _ms(warm), _ms(measured), items, server.session)
     return _answered(msgspec.json.decode(load, type=Load))
 
 
-def first_item_of(server: Server, path: str, samples: int, gap: float) -> FirstItem:
+def upload_to(server: Server, opening: Opening, item: str, end: str, items: int, warm: int) -> Load:
+    """Sends an item that many times up a client stream as fast as it is read, and insists that all were counted.
+
+    What is measured is from the start of the stream to its result; a shorter one comes before it.
+    """
+    return msgspec.json.decode(_load("up", server, opening, warm, items, item, end, server.session), type=Load)
+
+
+def first_item_of(server: Server, opening: Opening, samples: int, gap: float) -> FirstItem:
     """Opens one connection after another, each as far as its first item."""
-    return msgspec.json.decode(_load("first", server, path, samples, _ms(gap)), type=FirstItem)
+    return msgspec.json.decode(_load("first", server, opening, samples, _ms(gap)), type=FirstItem)
 
 
 @contextmanager
-def holding(server: Server, path: str, streams: int, spread: float = 0.0) -> Iterator[None]:
-    """That many open streams, all of which have sent an item. `spread` is the seconds over which they are opened."""
+def holding(server: Server, opening: Opening, streams: int, spread: float = 0.0) -> Iterator[None]:
+    """That many open streams that have sent an item, a connection each. `spread` is the seconds of their opening."""
     process = subprocess.Popen(
-        _command("hold", server, path, streams, _ms(spread)),
+        _command("hold", server, opening, streams, _ms(spread)),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -92,16 +106,18 @@ def holding(server: Server, path: str, streams: int, spread: float = 0.0) -> Ite
             process.kill()
 
 
-def _load(mode: str, server: Server, *arguments: object) -> bytes:
+def _load(mode: str, server: Server, opening: Opening, *arguments: object) -> bytes:
     # Its own alarm bounds the run.
-    done = subprocess.run(_command(mode, server, *arguments), capture_output=True, preexec_fn=cores.pin(cores.CLIENT))
+    command = _command(mode, server, opening, *arguments)
+    done = subprocess.run(command, capture_output=True, preexec_fn=cores.pin(cores.CLIENT))
     if done.returncode:
         raise CannotRun(done.stderr.decode().strip() or f"the load client ended with status {done.returncode}")
     return done.stdout
 
 
-def _command(mode: str, server: Server, *arguments: object) -> list[str]:
-    return [str(PROGRAM), mode, server.host, str(server.port), *map(str, arguments)]
+def _command(mode: str, server: Server, opening: Opening, *arguments: object) -> list[str]:
+    asked = (opening.transport, server.host, str(server.port), opening.path, opening.message)
+    return [str(PROGRAM), mode, *asked, *map(str, arguments)]
 
 
 def _ms(seconds: float) -> int:

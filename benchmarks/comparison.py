@@ -26,6 +26,7 @@ class Effort(NamedTuple):
     idle: int  # streams whose memory is measured
     open: int  # slow streams under which latency is measured
     probes: int  # latencies taken
+    up: int  # items up a client stream
     every_side: bool  # or only the limit and those that a target names
 
 
@@ -53,8 +54,8 @@ def compare(
     title: str, sides: Iterable[Side], measure: Measure, targets: tuple[Target, ...], effort: Effort, rounds: int
 ) -> Result:
     """Measures every side once a round, on a fresh server each time; a side that fails once is left out, and said."""
-    named = {LIMIT, RAFFEL, *(target.against for target in targets)}
-    running = [side for side in sides if effort.every_side or side in named]
+    named = {LIMIT.name, RAFFEL.name, *(target.against.name for target in targets if target.against)}
+    running = [side for side in sides if effort.every_side or side.name in named]
     missing = {side.name: why for side in running if (why := trouble(side))}
     figures: dict[str, list[Figures]] = {side.name: [] for side in running}
     for round_ in range(rounds):

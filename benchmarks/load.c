@@ -1,12 +1,15 @@
-/* The load client: opens streams over HTTP/1.1, counts their items at memory speed and reads the server's own clock.
+/* The load client: opens streams over HTTP, WebSocket or TCP, counts items at memory speed, reads the server's clock.
  *
- *   load stream HOST PORT PATH CONNECTIONS WARM_MS MEASURED_MS BRACES SESSION   items of streams that never end
- *   load short  HOST PORT PATH CONNECTIONS WARM_MS MEASURED_MS BRACES SESSION   whole streams, one after another, keep-alive
- *   load hold   HOST PORT PATH CONNECTIONS SPREAD_MS                            opens, says "ready", reads until stdin ends
- *   load first  HOST PORT PATH SAMPLES GAP_MS                                   time to the first item, a connection each
+ *   load MODE TRANSPORT HOST PORT PATH MESSAGE ...     TRANSPORT is http, ws or tcp; MESSAGE opens a stream, "" is none
  *
- * An item is BRACES closing braces (for `short` the least a stream may have): no parser could keep up with the servers.
- * SESSION is the session id of the server; the processor time of every process in it is read from the kernel.
+ *   stream CONNECTIONS WARM_MS MEASURED_MS BRACES SESSION          items of streams that never end
+ *   short  CONNECTIONS STREAMS WARM_MS MEASURED_MS ITEMS SESSION   whole streams of so many items, so many at once
+ *   up     WARM ITEMS ITEM END SESSION                             items up a client stream, start to result
+ *   hold   CONNECTIONS SPREAD_MS                                   opens, says "ready", reads until stdin ends
+ *   first  SAMPLES GAP_MS                                          time to the first item, a connection each
+ *
+ * Over HTTP an item is BRACES closing braces (in `short` one), elsewhere a message: no parser could keep up with the
+ * servers. SESSION is the session id of the server; the processor time of every process in it is read from the kernel.
  * Answers are one line of JSON. Exit status 1 and a line on stderr when the server did not do what was asked.
  */
 #define _GNU_SOURCE
@@ -33,18 +36,31 @@ enum {
     PATIENCE = 5,   /* seconds to wait for one answer */
     OPENING = 64,   /* streams asked for and not yet answered: below every server's backlog */
     TAIL = 7,       /* the last chunk's end: CRLF 0 CRLF CRLF */
+    LONGEST = 1024, /* a message either way, or the head of an answer to an upgrade */
+    AT_ONCE = 128,  /* streams on one connection */
+    ID_DIGITS = 8,
+    BATCH = 512, /* items up joined into one send */
 };
 
-static const char STATUS[] = "HTTP/1.1 200";
 static const char LAST_CHUNK[] = "\r\n0\r\n\r\n";
+static const char ENVELOPE[] = "{\"type\":\"";
+static const char ID[] = "\"id\":\"";
+static const char DATA[] = "{\"type\":\"stream:data\",\"id\":\"";
+static const char END[] = "{\"type\":\"stream:end\",\"id\":\"";
+static const unsigned char MASK[4] = {0x37, 0xfa, 0x21, 0x3d};
 
 struct connection {
     int fd;
-    bool answered;
-    uint64_t braces; /* of the stream under way */
-    uint64_t items;  /* braces, which are divided at the end, or whole streams in `short` */
+    bool answered;   /* the status of an answer, or all of its head where messages follow */
+    uint64_t items;  /* or braces, which are divided at the end, or whole streams in `short` */
     uint64_t before; /* items when the measurement began */
+
+    uint64_t braces; /* of the stream under way */
     char tail[TAIL];
+
+    size_t kept; /* of a message that is not yet whole */
+    unsigned char rest[LONGEST];
+    uint8_t seen[AT_ONCE]; /* items of each stream under way */
 };
 
 struct times {
@@ -52,12 +68,33 @@ struct times {
     double wait; /* runnable, and another had the core */
 };
 
+struct frame {
+    size_t head; /* 0: it is not yet all there */
+    size_t payload;
+    bool control; /* nothing of the streams */
+};
+
+struct transport {
+    const char *name;
+    const char *status; /* of the answer to the request; NULL: there is no request */
+    size_t (*write_frame)(unsigned char *frame, const char *payload, size_t size);
+    struct frame (*read_frame)(const unsigned char *data, size_t size);
+    void (*count_items)(struct connection *);
+    void (*count_streams)(struct connection *);
+};
+
 static struct sockaddr_in server;
-static char request[1024];
-static int request_size;
-static unsigned char buffer[BUFFER];
+static const struct transport *transport;
 static int epoll;
-static uint64_t braces; /* of an item, or the least of a stream */
+static unsigned char buffer[LONGEST + BUFFER];
+
+static char request[1024];
+static size_t request_size;
+static const char *message;  /* opens a stream */
+static uint64_t at_once = 1; /* streams on a connection that messages open */
+static uint64_t expected;    /* braces of an item, items of a whole stream, or items that went up */
+static unsigned char outgoing[AT_ONCE * LONGEST];
+static size_t outgoing_size;
 
 static void fail(const char *format, ...) {
     va_list arguments;
@@ -147,19 +184,42 @@ static struct times session_times(int session) {
 
 static int connect_to_server(void) {
     int fd = socket(AF_INET, SOCK_STREAM, 0);
+    struct timeval patience = {PATIENCE, 0};
     if (fd < 0 || connect(fd, (void *)&server, sizeof server)) fail("no connection: %s", strerror(errno));
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
-    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &(struct timeval){PATIENCE, 0}, sizeof(struct timeval));
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
     return fd;
 }
 
-static void ask(int fd) {
-    if (send(fd, request, (size_t)request_size, MSG_NOSIGNAL) != request_size) fail("request not sent: %s", strerror(errno));
+static void send_all(int fd, const void *data, size_t size) {
+    if (send(fd, data, size, MSG_NOSIGNAL) != (ssize_t)size) fail("%zu bytes not sent: %s", size, strerror(errno));
+}
+
+/* Puts the message that opens a stream into `outgoing`, with this number for an id where it has one. */
+static void add_opening(uint64_t id) {
+    char text[LONGEST];
+    strcpy(text, message);
+    char *digits = strstr(text, ID);
+    for (int i = ID_DIGITS; digits && i-- > 0; id /= 10) digits[sizeof ID - 1 + (size_t)i] = (char)('0' + id % 10);
+    outgoing_size += transport->write_frame(outgoing + outgoing_size, text, strlen(text));
+}
+
+static void send_outgoing(int fd) {
+    if (outgoing_size) send_all(fd, outgoing, outgoing_size);
+    outgoing_size = 0;
+}
+
+static void open_by_message(struct connection *connection) {
+    if (!*message) return;
+    for (uint64_t id = 0; id < at_once; id++) add_opening(id);
+    send_outgoing(connection->fd);
 }
 
 static void open_stream(struct connection *connection) {
-    *connection = (struct connection){.fd = connect_to_server()};
-    ask(connection->fd);
+    *connection = (struct connection){.fd = connect_to_server(), .answered = !transport->status};
+    if (transport->status) send_all(connection->fd, request, request_size);
+    else open_by_message(connection);
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = connection};
     epoll_ctl(epoll, EPOLL_CTL_ADD, connection->fd, &event);
 }
@@ -169,6 +229,23 @@ static struct connection *open_streams(int count) {
     for (int i = 0; i < count; i++) open_stream(&connections[i]);
     return connections;
 }
+
+/* Reads what is there into the buffer, behind what was kept; 0: nothing is there. */
+static size_t receive(struct connection *connection) {
+    ssize_t size = recv(connection->fd, buffer + connection->kept, BUFFER, MSG_DONTWAIT);
+    if (size < 0 && (errno == EAGAIN || errno == EINTR)) return 0;
+    if (size <= 0) fail("the server closed a stream: %s", size ? strerror(errno) : "end of file");
+    memcpy(buffer, connection->rest, connection->kept);
+    return (size_t)size + connection->kept;
+}
+
+static void check_status(size_t size) {
+    size_t wanted = strlen(transport->status);
+    if (size < wanted || memcmp(buffer, transport->status, wanted))
+        fail("expected %s, found: %.*s", transport->status, (int)(size < 60 ? size : 60), (char *)buffer);
+}
+
+/* ---- HTTP: braces ---- */
 
 static uint64_t count_braces(size_t size) {
     uint64_t total = 0;
@@ -181,19 +258,15 @@ static uint64_t count_braces(size_t size) {
     return total;
 }
 
-/* Reads what is there into the buffer; checks the status where an answer begins. */
-static size_t receive(struct connection *connection) {
-    ssize_t size = recv(connection->fd, buffer, BUFFER, MSG_DONTWAIT);
-    if (size < 0 && (errno == EAGAIN || errno == EINTR)) return 0;
-    if (size <= 0) fail("the server closed a stream: %s", size ? strerror(errno) : "end of file");
-    if (!connection->answered && (size < (ssize_t)sizeof STATUS - 1 || memcmp(buffer, STATUS, sizeof STATUS - 1)))
-        fail("expected %s, found: %.*s", STATUS, (int)(size < 60 ? size : 60), (char *)buffer);
-    connection->answered = true;
-    return (size_t)size;
+static size_t receive_body(struct connection *connection) {
+    size_t size = receive(connection);
+    if (size && !connection->answered) check_status(size);
+    connection->answered |= size > 0;
+    return size;
 }
 
-static void count_items(struct connection *connection) {
-    connection->items += count_braces(receive(connection));
+static void count_braced_items(struct connection *connection) {
+    connection->items += count_braces(receive_body(connection));
 }
 
 static void keep_tail(struct connection *connection, size_t size) {
@@ -202,21 +275,157 @@ static void keep_tail(struct connection *connection, size_t size) {
     memcpy(connection->tail + TAIL - fresh, buffer + size - fresh, fresh);
 }
 
-static void count_streams(struct connection *connection) {
-    size_t size = receive(connection);
+static void count_bodies(struct connection *connection) {
+    size_t size = receive_body(connection);
     connection->braces += count_braces(size);
     keep_tail(connection, size);
     /* Nothing is pipelined, so the end of an answer is always the end of what was received. */
     if (memcmp(connection->tail, LAST_CHUNK, TAIL)) return;
-    if (connection->braces < braces) fail("a stream of %lu braces, expected %lu", connection->braces, braces);
+    if (connection->braces < expected) fail("a stream of %lu braces, expected %lu", connection->braces, expected);
     connection->items++;
     connection->braces = 0;
     connection->answered = false;
     memset(connection->tail, 0, TAIL);
-    ask(connection->fd);
+    send_all(connection->fd, request, request_size);
 }
 
+/* ---- WebSocket and TCP: messages ---- */
+
+static size_t write_tcp_frame(unsigned char *frame, const char *payload, size_t size) {
+    memcpy(frame, &(uint32_t){htonl((uint32_t)size)}, 4);
+    memcpy(frame + 4, payload, size);
+    return 4 + size;
+}
+
+static struct frame read_tcp_frame(const unsigned char *data, size_t size) {
+    uint32_t payload;
+    if (size < 4) return (struct frame){0};
+    memcpy(&payload, data, 4);
+    return (struct frame){.head = 4, .payload = ntohl(payload)};
+}
+
+/* RFC 6455, 5.2; one mask serves all frames, for it hides nothing here. */
+static size_t write_ws_frame(unsigned char *frame, const char *payload, size_t size) {
+    size_t head = size < 126 ? 2 : 4;
+    frame[0] = 0x81;
+    frame[1] = 0x80 | (size < 126 ? (unsigned char)size : 126);
+    if (size >= 126) memcpy(frame + 2, &(uint16_t){htons((uint16_t)size)}, 2);
+    memcpy(frame + head, MASK, 4);
+    head += 4;
+    for (size_t i = 0; i < size; i++) frame[head + i] = (unsigned char)payload[i] ^ MASK[i & 3];
+    return head + size;
+}
+
+static struct frame read_ws_frame(const unsigned char *data, size_t size) {
+    if (size < 2) return (struct frame){0};
+    if (data[0] != 0x81 && data[0] != 0x89) fail("expected a whole text message, found a frame of 0x%02x", data[0]);
+    struct frame frame = {.head = 2, .payload = data[1], .control = data[0] == 0x89};
+    if (data[1] == 126) {
+        if (size < 4) return (struct frame){0};
+        frame.head = 4;
+        frame.payload = (size_t)data[2] << 8 | data[3];
+    }
+    return frame;
+}
+
+/* The answer to the upgrade; the place where its messages begin, 0 where it is not yet all there. */
+static size_t read_upgrade(struct connection *connection, size_t size) {
+    unsigned char *end = memmem(buffer, size, "\r\n\r\n", 4);
+    if (!end) return 0;
+    check_status(size);
+    connection->answered = true;
+    open_by_message(connection);
+    return (size_t)(end - buffer) + 4;
+}
+
+static void keep(struct connection *connection, const unsigned char *data, size_t size) {
+    if (size > LONGEST) fail("expected messages of at most %d bytes, found more", LONGEST);
+    memcpy(connection->rest, data, size);
+    connection->kept = size;
+}
+
+typedef void (*on_message)(struct connection *, const char *text, size_t size);
+
+static void take_messages(struct connection *connection, on_message take) {
+    size_t size = receive(connection), at = 0;
+    if (!size) return;
+    if (!connection->answered) at = read_upgrade(connection, size);
+    while (connection->answered) {
+        struct frame frame = transport->read_frame(buffer + at, size - at);
+        if (!frame.head || frame.head + frame.payload > size - at) break;
+        if (!frame.control) take(connection, (const char *)buffer + at + frame.head, frame.payload);
+        at += frame.head + frame.payload;
+    }
+    keep(connection, buffer + at, size - at);
+    send_outgoing(connection->fd);
+}
+
+static bool begins(const char *text, size_t size, const char *with, size_t length) {
+    return size >= length && !memcmp(text, with, length);
+}
+
+static void fail_at(const char *text, size_t size) {
+    fail("unexpected message: %.*s", (int)(size < 300 ? size : 300), text);
+}
+
+/* Some peers send bare items; of what has an envelope only items are expected. */
+static void take_item(struct connection *connection, const char *text, size_t size) {
+    bool bare = !begins(text, size, ENVELOPE, sizeof ENVELOPE - 1);
+    if (!bare && !begins(text, size, DATA, sizeof DATA - 1)) fail_at(text, size);
+    connection->items++;
+}
+
+static void take_of_stream(struct connection *connection, const char *text, size_t size) {
+    if (begins(text, size, DATA, sizeof DATA - 1)) {
+        connection->seen[strtoul(text + sizeof DATA - 1, NULL, 10) % at_once]++;
+        return;
+    }
+    if (!begins(text, size, END, sizeof END - 1)) fail_at(text, size);
+    uint64_t id = strtoul(text + sizeof END - 1, NULL, 10);
+    uint8_t *seen = &connection->seen[id % at_once];
+    if (*seen != expected) fail("a stream of %u items, expected %lu", *seen, expected);
+    *seen = 0;
+    connection->items++;
+    add_opening(id + at_once);
+}
+
+static void take_result(struct connection *connection, const char *text, size_t size) {
+    char wanted[32];
+    snprintf(wanted, sizeof wanted, "\"count\":%lu", expected);
+    if (!memmem(text, size, wanted, strlen(wanted))) fail_at(text, size);
+    connection->items += expected;
+}
+
+static void take_nothing(struct connection *connection, const char *text, size_t size) {
+    (void)connection;
+    fail_at(text, size);
+}
+
+static void count_messages(struct connection *connection) { take_messages(connection, take_item); }
+static void count_ends(struct connection *connection) { take_messages(connection, take_of_stream); }
+
+static const struct transport TRANSPORTS[] = {
+    {"http", "HTTP/1.1 200", NULL, NULL, count_braced_items, count_bodies},
+    {"ws", "HTTP/1.1 101", write_ws_frame, read_ws_frame, count_messages, count_ends},
+    {"tcp", NULL, write_tcp_frame, read_tcp_frame, count_messages, count_ends},
+};
+
 /* ---- the modes ---- */
+
+struct sample {
+    struct times server;
+    double client, at;
+};
+
+static struct sample sample(int session) {
+    return (struct sample){session_times(session), own_cpu(), now()};
+}
+
+static void print_load(uint64_t total, uint64_t slowest, uint64_t fastest, struct sample from, struct sample to) {
+    printf("{\"items\":%lu,\"slowest\":%lu,\"fastest\":%lu,", total, slowest, fastest);
+    printf("\"seconds\":%.6f,\"cpu\":%.6f,\"wait\":%.6f,\"client\":%.6f}\n", to.at - from.at,
+           to.server.cpu - from.server.cpu, to.server.wait - from.server.wait, to.client - from.client);
+}
 
 static void read_until(double end, void (*on_data)(struct connection *)) {
     struct epoll_event events[EVENTS];
@@ -226,35 +435,77 @@ static void read_until(double end, void (*on_data)(struct connection *)) {
     }
 }
 
-static void measure(char **arguments, bool whole_streams) {
-    int count = atoi(arguments[0]), session = atoi(arguments[4]);
-    braces = (uint64_t)atoi(arguments[3]);
-    double warm = atoi(arguments[1]) * 1e-3, measured = atoi(arguments[2]) * 1e-3;
-    void (*on_data)(struct connection *) = whole_streams ? count_streams : count_items;
+static void measure(int count, char **arguments, int session, void (*on_data)(struct connection *), uint64_t unit) {
+    double warm = atoi(arguments[0]) * 1e-3, measured = atoi(arguments[1]) * 1e-3;
     struct connection *connections = open_streams(count);
 
     read_until(now() + warm, on_data);
     for (int i = 0; i < count; i++) connections[i].before = connections[i].items;
-    struct times before = session_times(session);
-    double client = own_cpu(), start = now();
-    read_until(start + measured, on_data);
-    double seconds = now() - start;
-    client = own_cpu() - client;
-    struct times after = session_times(session);
+    struct sample from = sample(session);
+    read_until(from.at + measured, on_data);
+    struct sample to = sample(session);
 
     uint64_t total = 0, slowest = UINT64_MAX, fastest = 0;
     for (int i = 0; i < count; i++) {
-        uint64_t items = (connections[i].items - connections[i].before) / (whole_streams ? 1 : braces);
+        uint64_t items = (connections[i].items - connections[i].before) / unit;
         total += items;
         if (items < slowest) slowest = items;
         if (items > fastest) fastest = items;
     }
-    printf("{\"items\":%lu,\"slowest\":%lu,\"fastest\":%lu,\"seconds\":%.6f,\"cpu\":%.6f,\"wait\":%.6f,\"client\":%.6f}\n",
-           total, slowest, fastest, seconds, after.cpu - before.cpu, after.wait - before.wait, client);
+    print_load(total, slowest, fastest, from, to);
 }
 
-static void stream(char **arguments) { measure(arguments, false); }
-static void whole(char **arguments) { measure(arguments, true); }
+static void stream(char **arguments) {
+    expected = (uint64_t)atoi(arguments[3]);
+    measure(atoi(arguments[0]), arguments + 1, atoi(arguments[4]), transport->count_items,
+            transport->read_frame ? 1 : expected);
+}
+
+static void whole(char **arguments) {
+    at_once = (uint64_t)atoi(arguments[1]);
+    expected = (uint64_t)atoi(arguments[4]);
+    if (at_once < 1 || at_once > AT_ONCE) fail("expected 1 to %d streams at once, found %lu", AT_ONCE, at_once);
+    measure(atoi(arguments[0]), arguments + 2, atoi(arguments[5]), transport->count_streams, 1);
+}
+
+/* Waits for something to read and leaves it there. */
+static void await_data(int fd) {
+    if (recv(fd, buffer, 1, MSG_PEEK) < 0) fail("no answer within %d s", PATIENCE);
+}
+
+static void upload(struct connection *connection, uint64_t count, const char *item, const char *end) {
+    static unsigned char batch[BATCH * LONGEST];
+    size_t size = 0;
+    for (int i = 0; i < BATCH; i++) size = transport->write_frame(batch + size * (size_t)i, item, strlen(item));
+    expected = count;
+    connection->items = 0;
+    open_by_message(connection);
+    for (uint64_t sent = 0; sent < count; sent += BATCH)
+        send_all(connection->fd, batch, size * (count - sent < BATCH ? count - sent : BATCH));
+    outgoing_size = transport->write_frame(outgoing, end, strlen(end));
+    send_outgoing(connection->fd);
+    while (!connection->items) {
+        await_data(connection->fd);
+        take_messages(connection, take_result);
+    }
+}
+
+static void up(char **arguments) {
+    int session = atoi(arguments[4]);
+    const char *opening = message;
+    struct connection connection;
+    message = ""; /* an upload sends it */
+    open_stream(&connection);
+    while (!connection.answered) {
+        await_data(connection.fd);
+        take_messages(&connection, take_nothing);
+    }
+    message = opening;
+    upload(&connection, (uint64_t)atol(arguments[0]), arguments[2], arguments[3]);
+    struct sample from = sample(session);
+    upload(&connection, (uint64_t)atol(arguments[1]), arguments[2], arguments[3]);
+    print_load(connection.items, connection.items, connection.items, from, sample(session));
+}
 
 static void hold(char **arguments) {
     int count = atoi(arguments[0]), opened = 0, answered = 0;
@@ -270,7 +521,7 @@ static void hold(char **arguments) {
             struct connection *connection = events[i].data.ptr;
             if (!connection) return; /* stdin has ended */
             bool waiting = connection->items == 0;
-            count_items(connection);
+            transport->count_items(connection);
             if (waiting && connection->items && ++answered == count) {
                 puts("ready");
                 fflush(stdout);
@@ -280,14 +531,12 @@ static void hold(char **arguments) {
 }
 
 static double time_to_first_item(void) {
-    struct connection connection = {0};
+    struct connection connection;
     double start = now();
-    connection.fd = connect_to_server();
-    ask(connection.fd);
+    open_stream(&connection);
     while (!connection.items) {
-        ssize_t peeked = recv(connection.fd, buffer, 1, MSG_PEEK);
-        if (peeked < 0) fail("no item within %d s", PATIENCE);
-        connection.items += count_braces(receive(&connection));
+        await_data(connection.fd);
+        transport->count_items(&connection);
     }
     double elapsed = now() - start;
     close(connection.fd);
@@ -316,22 +565,32 @@ static const struct mode {
     const char *name;
     int arguments;
     void (*run)(char **);
-} MODES[] = {{"stream", 5, stream}, {"short", 5, whole}, {"hold", 2, hold}, {"first", 2, first}};
+} MODES[] = {{"stream", 5, stream}, {"short", 6, whole}, {"up", 5, up}, {"hold", 2, hold}, {"first", 2, first}};
+
+static void prepare_request(const char *host, const char *port, const char *path) {
+    static const char UPGRADE[] = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+                                  "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    const char *fields = transport->read_frame ? UPGRADE : "Accept: text/event-stream\r\n";
+    request_size = (size_t)snprintf(request, sizeof request, "GET %s HTTP/1.1\r\nHost: %s:%s\r\n%s\r\n", path, host,
+                                    port, fields);
+}
 
 int main(int argc, char **argv) {
     const struct mode *mode = NULL;
-    for (size_t i = 0; argc > 4 && i < sizeof MODES / sizeof *MODES; i++)
-        if (!strcmp(argv[1], MODES[i].name) && argc == 5 + MODES[i].arguments) mode = &MODES[i];
-    if (!mode) {
-        fprintf(stderr, "usage: load stream|short|hold|first HOST PORT PATH ...\n");
+    for (size_t i = 0; argc > 6 && i < sizeof MODES / sizeof *MODES; i++)
+        if (!strcmp(argv[1], MODES[i].name) && argc == 7 + MODES[i].arguments) mode = &MODES[i];
+    for (size_t i = 0; mode && i < sizeof TRANSPORTS / sizeof *TRANSPORTS; i++)
+        if (!strcmp(argv[2], TRANSPORTS[i].name)) transport = &TRANSPORTS[i];
+    if (!transport || strlen(argv[6]) >= LONGEST - 8) {
+        fprintf(stderr, "usage: load stream|short|up|hold|first http|ws|tcp HOST PORT PATH MESSAGE ...\n");
         return 2;
     }
     alarm(LIFETIME);
     epoll = epoll_create1(0);
-    server = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(argv[3]))};
-    inet_pton(AF_INET, argv[2], &server.sin_addr);
-    request_size = snprintf(request, sizeof request,
-                            "GET %s HTTP/1.1\r\nHost: %s:%s\r\nAccept: text/event-stream\r\n\r\n", argv[4], argv[2], argv[3]);
-    mode->run(argv + 5);
+    server = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(argv[4]))};
+    inet_pton(AF_INET, argv[3], &server.sin_addr);
+    prepare_request(argv[3], argv[4], argv[5]);
+    message = argv[6];
+    mode->run(argv + 7);
     return 0;
 }

@@ -10,7 +10,7 @@ from statistics import median, quantiles
 
 from benchmarks import cores
 from benchmarks.comparison import Figures, Result, Target
-from benchmarks.sides import LIMIT, RAFFEL, SIDES, versions
+from benchmarks.sides import LIMIT, NAMED, RAFFEL, versions
 
 CROWDED = 5  # per cent of its time that a server waited for its core
 NAME, COLUMN = 11, 16
@@ -21,7 +21,7 @@ def show_head() -> None:
     print(f"Python {platform.python_version()}, {_processor()}, load {os.getloadavg()[0]:.2f}")
     if cores.SHARED:
         print("one core only: server and client share it, so a server's figures include the client's cache misses")
-    for side in SIDES:
+    for side in NAMED.values():
         print(f"  {side.name:<{NAME}}{side.what}" + (f" ({known[side.name]})" if known.get(side.name) else ""))
 
 

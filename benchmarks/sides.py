@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
 import venv
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 from urllib.parse import urlencode
 
 from benchmarks.servers import ROOT, CannotRun
@@ -19,39 +20,119 @@ PEERS_PYTHON = PEERS / "bin" / "python"
 INSTALLED = PEERS / "installed.txt"  # a copy of the pins, written last
 
 
+Transport = Literal["http", "ws", "tcp"]
+ID = "00000000"
+"""Of the stream that an opening opens; the load client numbers others in its place."""
+
+
+class Opening(NamedTuple):
+    """How a stream is asked for."""
+
+    transport: Transport
+    path: str  # of the request over HTTP, be it an upgrade; unused over TCP
+    message: str = ""  # that opens the stream on a WebSocket or over TCP; empty where the path does
+
+
 class Side(NamedTuple):
+    """A server, and the transport over which it is asked for its streams."""
+
     name: str
     what: str  # for the reader of the table
     command: tuple[str, ...]
-    prefix: str = ""
+    streams: tuple[str, ...]  # what it can be asked for
+    transport: Transport = "http"
+    prefix: str = ""  # of a stream's path
+    envelopes: bool = False  # open streams, as PROTOCOL.md has it; else a path does
 
-    def path(self, stream: str, **query: float) -> str:
-        return f"{self.prefix}/{stream}" + (f"?{urlencode(query)}" if query else "")
+    def opening(self, stream: str, **input: float) -> Opening:
+        if self.envelopes:
+            start = {"type": "stream:start", "id": ID, "procedure": stream, "payload": input}
+            return Opening(self.transport, "/ws", _json(start))
+        return Opening(self.transport, f"{self.prefix}/{stream}" + (f"?{urlencode(input)}" if input else ""))
+
+    def item(self, payload: dict[str, Any]) -> str:
+        """The message that takes an item up a client stream."""
+        return _json({"type": "stream:data", "id": ID, "payload": payload} if self.envelopes else payload)
+
+    @property
+    def end(self) -> str:
+        """The message that ends a client stream."""
+        return _json({"type": "stream:end", "id": ID} if self.envelopes else None)
 
 
-def _on_uvicorn(name: str, what: str, app: str) -> Side:
+def _json(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+def _on_uvicorn(app: str) -> tuple[str, ...]:
     options = ("--host", "127.0.0.1", "--port", "0", "--no-access-log", "--app-dir", str(HERE / "peers"))
-    return Side(name, what, (str(PEERS_PYTHON), "-m", "uvicorn", *options, f"{app}:app"))
+    return (str(PEERS_PYTHON), "-m", "uvicorn", *options, f"{app}:app")
 
+
+def _by_python(program: str) -> tuple[str, ...]:
+    return (str(PEERS_PYTHON), str(HERE / "peers" / program))
+
+
+HTTP = ("hot", "turn", "short", "slow", "idle")
+ENVELOPES = ("hot", "nested", "turn", "short", "idle", "up")
 
 RAFFEL = Side(
     "raffel",
     "raffel serve benchmarks/routes, as it comes",
     (sys.executable, "-m", "raffel_cli", "serve", str(HERE / "routes"), "--host", "127.0.0.1", "--port", "0"),
+    (*HTTP, "nested", "unchecked"),
     prefix="/streams",
 )
-LIMIT = Side("limit", "a bare uvloop transport and msgspec, no server at all", (sys.executable, str(HERE / "limit.py")))
-FASTAPI = _on_uvicorn("fastapi", "FastAPI's own SSE: yields pydantic models; uvicorn[standard]", "fastapi_sse")
-STARLETTE = _on_uvicorn("starlette", "StreamingResponse, msgspec; uvicorn[standard]", "starlette_stream")
-LITESTAR = _on_uvicorn("litestar", "ServerSentEvent, its own encode_json; uvicorn[standard]", "litestar_sse")
-AIOHTTP = Side(
-    "aiohttp",
-    "StreamResponse.write an item, msgspec; uvloop",
-    (str(PEERS_PYTHON), str(HERE / "peers" / "aiohttp_write.py")),
+LIMIT = Side(
+    "limit",
+    "a bare uvloop transport and msgspec, no server at all",
+    (sys.executable, "-m", "benchmarks.limit"),
+    (*HTTP, "nested"),
 )
-NODE = Side("node", "Node's http, write an item, JSON.stringify", ("node", str(HERE / "peers" / "node_http.mjs")))
+FASTAPI = Side(
+    "fastapi", "FastAPI's own SSE: yields pydantic models; uvicorn[standard]", _on_uvicorn("fastapi_sse"), HTTP
+)
+STARLETTE = Side("starlette", "StreamingResponse, msgspec; uvicorn[standard]", _on_uvicorn("starlette_stream"), HTTP)
+LITESTAR = Side(
+    "litestar", "ServerSentEvent, its own encode_json; uvicorn[standard]", _on_uvicorn("litestar_sse"), HTTP
+)
+AIOHTTP = Side("aiohttp", "StreamResponse.write an item, msgspec; uvloop", _by_python("aiohttp_write.py"), HTTP)
+NODE = Side("node", "Node's http, write an item, JSON.stringify", ("node", str(HERE / "peers" / "node_http.mjs")), HTTP)
+
+RAFFEL_WS, RAFFEL_TCP, LIMIT_WS, LIMIT_TCP = (
+    side._replace(transport=transport, streams=ENVELOPES, envelopes=True)
+    for side in (RAFFEL, LIMIT)
+    for transport in ("ws", "tcp")
+)
+FASTAPI_WS = Side(
+    "fastapi-ws",
+    "FastAPI's WebSocket: bare pydantic models, a path for each stream; uvicorn[standard]",
+    _on_uvicorn("fastapi_websocket"),
+    ("hot", "turn", "idle", "up"),
+    transport="ws",
+)
+AIOHTTP_WS = Side(
+    "aiohttp-ws",
+    "WebSocketResponse: a loop over envelopes, one after another, msgspec; uvloop",
+    _by_python("aiohttp_websocket.py"),
+    ("hot", "turn", "short", "idle"),
+    transport="ws",
+    envelopes=True,
+)
+ASYNCIO = Side(
+    "asyncio",
+    "start_server: a loop over envelopes, one after another, write and drain an item, msgspec; uvloop",
+    _by_python("asyncio_streams.py"),
+    ("hot", "turn", "short", "idle", "up"),
+    transport="tcp",
+    envelopes=True,
+)
 
 SIDES = (LIMIT, RAFFEL, FASTAPI, STARLETTE, LITESTAR, AIOHTTP, NODE)
+WS_SIDES = (LIMIT_WS, RAFFEL_WS, FASTAPI_WS, AIOHTTP_WS)
+TCP_SIDES = (LIMIT_TCP, RAFFEL_TCP, ASYNCIO)
+NAMED = {side.name: side for side in (*SIDES, *WS_SIDES, *TCP_SIDES)}
+"""One side for each name, for those who read the table."""
 
 
 def install_peers() -> None:
@@ -78,5 +159,8 @@ def versions() -> dict[str, str]:
         "starlette": f"{pinned['starlette']}, {uvicorn}",
         "litestar": f"{pinned['litestar']}, {uvicorn}",
         "aiohttp": pinned["aiohttp"],
+        "fastapi-ws": f"{pinned['fastapi']}, {uvicorn}, websockets {pinned['websockets']}",
+        "aiohttp-ws": pinned["aiohttp"],
+        "asyncio": f"uvloop {pinned['uvloop']}",
         "node": subprocess.run([node, "--version"], capture_output=True, text=True).stdout.strip() if node else "",
     }

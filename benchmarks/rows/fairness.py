@@ -14,7 +14,7 @@ WATCHED = 2.0
 
 def fairness(effort: Effort) -> Result:
     def measure(server: Server, side: Side) -> Figures:
-        load = items_of(server, side.path("hot"), CONNECTIONS, WARM, WATCHED)
+        load = items_of(server, side.opening("hot"), CONNECTIONS, WARM, WATCHED)
         return {"slowest/fastest": load.slowest / load.fastest, "items/s": load.items / load.seconds}
 
     title = f"{CONNECTIONS} connections on generators that never wait, over {WATCHED:g} s"

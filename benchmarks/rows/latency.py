@@ -13,9 +13,9 @@ GAP = 0.002  # seconds between two probes
 
 def latency(effort: Effort) -> Result:
     def measure(server: Server, side: Side) -> Figures:
-        path = side.path("slow", pause=PAUSE)
-        with holding(server, path, effort.open, spread=PAUSE):
-            first = first_item_of(server, path, effort.probes, GAP)
+        opening = side.opening("slow", pause=PAUSE)
+        with holding(server, opening, effort.open, spread=PAUSE):
+            first = first_item_of(server, opening, effort.probes, GAP)
         return {"p50 us": first.p50 * 1e6, "p95 us": first.p95 * 1e6}
 
     title = f"time to the first item of a new connection, {effort.open:,} streams of an item a second beside it"
