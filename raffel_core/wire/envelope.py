@@ -74,6 +74,7 @@ class _Head(msgspec.Struct):
 
 _envelopes = msgspec.json.Decoder(Envelope)
 _heads = msgspec.json.Decoder(_Head)
+_syntax = msgspec.json.Decoder(msgspec.Raw)
 _known = frozenset(TYPES)
 
 
@@ -133,7 +134,7 @@ _NO_BRACKETS = bytes(byte for byte in range(256) if byte not in _STEPS)
 
 def _no_envelope(message: bytes, found: str) -> Violation:
     try:
-        msgspec.json.decode(message)  # the typed decoder stops at the first wrong type, before it has seen the end
+        _syntax.decode(message)  # the typed decoder stops at the first wrong type, before it has seen the end
         head = _heads.decode(message)
     except msgspec.ValidationError:
         return Violation(RaffelError("INVALID_ENVELOPE", "found JSON that is no object, expected an envelope"))

@@ -98,6 +98,7 @@ class LaneOutbox:
         self.turn = None
         if self.paused or self.closed:
             return b""
+        self._turns += 1
         replies = b"".join(self.replies)
         self.replies.clear()
         lanes = self._lanes
@@ -140,7 +141,6 @@ class LaneOutbox:
         if waiting:
             longest = min(waiting, key=lambda priority: (self._served.get(priority, 0), -priority))
             pieces.append(self._serve(longest, FLUSH_BYTES // LOW_SHARE))
-        self._turns += 1
         return b"".join(pieces)
 
     def _serve(self, priority: int, limit: int) -> bytes:
@@ -151,7 +151,7 @@ class LaneOutbox:
         pieces: list[bytes] = []
         while lane and size < limit:
             queue = lane[0]
-            piece = queue.take(limit - size if len(lane) == 1 else QUANTUM)
+            piece = queue.take(limit - size if len(lane) == 1 else min(QUANTUM, limit - size))
             size += len(piece)
             pieces.append(piece)
             if queue.parts:

@@ -62,7 +62,7 @@ class LengthPrefixReader:
                 break
             messages.append(data[start + HEADER : stop])
             start = stop
-        self._start = start
+        self._advance(start)
         return messages
 
     def take(self) -> bytes | None:
@@ -74,18 +74,24 @@ class LengthPrefixReader:
         data, start = self._data, self._start
         left = len(data) - start
         if left < HEADER:
+            self._data, self._start = data[start:], 0  # nothing is kept of what has been taken
             return None
         size = int.from_bytes(data[start : start + HEADER], "big")
         if size > self._limit:
             raise RaffelError("MESSAGE_TOO_LARGE", f"found a message of {size} bytes, expected at most {self._limit}")
         stop = start + HEADER + size
         if left < HEADER + size:
-            if size > len(data):  # a long one, in many pieces: adding each to bytes would be quadratic
-                self._buffer, self._need = bytearray(memoryview(data)[start:]), HEADER + size
-                self._data, self._start = b"", 0
+            self._buffer, self._need = bytearray(memoryview(data)[start:]), HEADER + size
+            self._data, self._start = b"", 0
             return None
-        self._start = stop
+        self._advance(stop)
         return data[start + HEADER : stop]
+
+    def _advance(self, start: int) -> None:
+        """Notes what has been taken, and keeps nothing of a buffer that has been taken whole."""
+        if start == len(self._data):
+            self._data, start = b"", 0
+        self._start = start
 
 
 def head(size: int) -> bytes:

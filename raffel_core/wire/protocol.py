@@ -160,6 +160,7 @@ class EnvelopeProtocol(Generic[S]):
         if self._ended is None:
             self._ended = OrderedDict()
         self._ended[id] = None
+        self._ended.move_to_end(id)
         if len(self._ended) > REMEMBERED:
             self._ended.popitem(last=False)
 
