@@ -26,7 +26,7 @@ class Inbound(RaffelStream[Any]):
     VALIDATION_ERROR from the read that met it; the next read goes on with the next item.
     """
 
-    __slots__ = ("_decode", "_freed", "_sizes", "on_room", "parked")
+    __slots__ = ("_decode", "_freed", "_sizes", "on_room", "parked", "reads")
 
     def __init__(self, decode: Callable[[Any], Any], high_water_mark: int) -> None:
         super().__init__(high_water_mark=high_water_mark)
@@ -34,6 +34,8 @@ class Inbound(RaffelStream[Any]):
         self._sizes: deque[int] = deque()  # of what lies beyond the mark
         self._freed = 0
         self.parked = 0
+        self.reads = 0
+        """How many items were read while there were some beyond the mark."""
         self.on_room: Callable[[int], None] | None = None
 
     def push(self, items: Sequence[Any], sizes: Sequence[int]) -> int:
@@ -55,6 +57,7 @@ class Inbound(RaffelStream[Any]):
     def _take(self) -> Any:
         item = self._items.popleft()
         if self._sizes:
+            self.reads += 1
             self._freed += self._sizes.popleft()
             if self._freed >= _REPORTED or not self._sizes:
                 self._report()

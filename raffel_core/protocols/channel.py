@@ -39,6 +39,8 @@ class Channel(Stream):
 
     __slots__ = (
         "_parse",
+        "_read_at",
+        "_reads",
         "_unread",
         "_waiter",
         "answered",
@@ -47,7 +49,6 @@ class Channel(Stream):
         "inbound",
         "json_id",
         "late",
-        "moved_at",
         "queue",
         "ranked",
         "result",
@@ -69,8 +70,9 @@ class Channel(Stream):
         """Whether the client has been told the end."""
         self.late: asyncio.TimerHandle | None = None
         self.inbound: Inbound | None = None
-        self.moved_at = 0.0
-        """When the handler last made room while items were parked."""
+        self._reads = 0
+        self._read_at = 0.0
+        """When the handler was last seen to have read while items were parked."""
         self._parse: Callable[[bytes], Any] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._unread = 0
@@ -116,6 +118,10 @@ class Channel(Stream):
                 size = self._push_other(route, item, raw)
             written += size
             if outbox.turn is not turn:
+                if session.reason is not None or outbox.closed:
+                    if queue is not self.queue:
+                        queue.parts.clear()
+                    raise asyncio.CancelledError
                 turn = outbox.announce(queue) or _NO_TURN
                 if turn == _NO_TURN:
                     queued += 1
@@ -124,11 +130,11 @@ class Channel(Stream):
                         await connection.room_for(queue)
                         written, queued, since, share = 0, 0, now(), connection.share()
                         checkpoint = min(CHECK_BYTES, share)
+                        if session.reason is not None or outbox.closed:
+                            raise asyncio.CancelledError
                 elif not outbox.dirty:
                     outbox.dirty = True
                     hub.flush_soon(connection)
-                if session.reason is not None or outbox.closed:
-                    raise asyncio.CancelledError
             if written > checkpoint:
                 if written < share and now() - since < SLICE_SECONDS:
                     checkpoint = written + CHECK_BYTES
@@ -160,6 +166,12 @@ class Channel(Stream):
         size = len(prefix) + len(data) + len(tail)
         self.queue.parts += (self.connection.frame(raw)(size) + prefix, data, tail)
         return size
+
+    def drop(self) -> None:
+        """Lets go of what is queued, and of what a handler that has not stopped yet still yields."""
+        self.queue.parts.clear()
+        self.queue = Queue(self.queue.priority)
+        self.connection.outbox.turn = None
 
     async def _more(self) -> None:
         """Waits for credit. The handler is an item ahead of it: only so is its end seen, which needs none."""
@@ -225,19 +237,25 @@ class Channel(Stream):
         parked = inbound.push(items, sizes)
         if parked:
             if inbound.parked == parked:
-                self.moved_at = self.connection.hub.loop.time()
+                self._read_at = self.connection.hub.loop.time()
             self.connection.park(parked)
+
+    def stalled(self, now: float, limit: float) -> bool:
+        """Whether the handler has read nothing for so long, with items parked for it. To be asked again and again."""
+        inbound = self.inbound
+        if inbound is None or not inbound.parked:
+            return False
+        if inbound.reads != self._reads:
+            self._reads = inbound.reads
+            self._read_at = now
+        return now - self._read_at >= limit
 
     def read_into(self, inbound: Inbound) -> None:
         """Has what comes for this call pushed there."""
         self.inbound = inbound
-        inbound.on_room = self._moved
+        inbound.on_room = self.connection.unpark
         output = self.session.route.input
         self._parse = None if output.any else output.parse
-
-    def _moved(self, freed: int) -> None:
-        self.moved_at = self.connection.hub.loop.time()
-        self.connection.unpark(freed)
 
     def grant_as_read(self, mark: int) -> None:
         """Lets the client send as many items as the handler has room for, and more as it reads."""

@@ -239,7 +239,7 @@ class EnvelopeConnection(Connection[LaneOutbox]):
         stall = self.hub.config.limits.stall_seconds
         if len(self._channels) > 1:
             for channel in list(self._channels):
-                if channel.inbound is not None and channel.inbound.parked and now - channel.moved_at >= stall:
+                if channel.stalled(now, stall):
                     channel.session.cancel("handler_stalled")
         return now + min(1.0, stall / 4)
 
@@ -304,7 +304,9 @@ class EnvelopeConnection(Connection[LaneOutbox]):
 
     def _cancel(self, channel: Channel) -> None:
         channel.session.cancel("client_cancelled")
-        channel.queue.parts.clear()
+        if channel.session.reason != "client_cancelled":
+            return  # it ends by itself, or for another reason
+        channel.drop()
         if channel.late is None:
             channel.late = self.hub.loop.call_later(CANCEL_SECONDS, self._answer_late, channel)
 
@@ -394,8 +396,6 @@ class EnvelopeConnection(Connection[LaneOutbox]):
         self._protocol.end(channel.id)
         if self.outbox.closed or self.closing or outcome.reason == "client_disconnected":
             return
-        if outcome.reason == "client_cancelled":
-            channel.queue.parts.clear()
         unary = channel.session.route.kind is Kind.UNARY
         if outcome.error is not None:
             write = wire.error if unary else wire.stream_error
