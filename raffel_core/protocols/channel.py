@@ -83,8 +83,8 @@ class Channel(Stream):
         """Takes the items of one opening to the outbox."""
         connection, session, queue = self.connection, self.session, self.queue
         hub, outbox, route = connection.hub, connection.outbox, session.route
-        if isinstance(items, RaffelStream) and not self.ranked and not queue.listed:
-            queue.priority = items.priority
+        if not self.ranked and not queue.listed:
+            queue.priority = items.priority if isinstance(items, RaffelStream) else route.meta.priority
         raw = self.binary and route.output.bytes
         exact, fits, encode = (bytes, _never, bytes) if raw else (unseen(route), route.output.fits, route.output.encode)
         prefix, tail = _around(self.json_id, raw)
@@ -125,10 +125,9 @@ class Channel(Stream):
                 turn = outbox.announce(queue) or _NO_TURN
                 if turn == _NO_TURN:
                     queued += 1
-                    outbox.waiting += size
-                    if queued >= mark or outbox.waiting >= FLUSH_BYTES:
+                    if outbox.full(queue, size) or queued >= mark:
                         await connection.room_for(queue)
-                        written, queued, since, share = 0, 0, now(), connection.share()
+                        written, queued, since, share = 0, 0, now(), connection.share(queue)
                         checkpoint = min(CHECK_BYTES, share)
                         if session.reason is not None or outbox.closed:
                             raise asyncio.CancelledError
@@ -147,7 +146,7 @@ class Channel(Stream):
                     await asyncio.sleep(0)  # the others have their turn
                 if session.reason is not None:
                     raise asyncio.CancelledError
-                written, queued, since, share = 0, 0, now(), connection.share()
+                written, queued, since, share = 0, 0, now(), connection.share(queue)
                 checkpoint = min(CHECK_BYTES, share)
 
     def _push_other(self, route: Route, item: Any, raw: bool) -> int:
@@ -240,12 +239,17 @@ class Channel(Stream):
                 self._read_at = self.connection.hub.loop.time()
             self.connection.park(parked)
 
-    def stalled(self, now: float, limit: float) -> bool:
-        """Whether the handler has read nothing for so long, with items parked for it. To be asked again and again."""
+    def stalled(self, now: float, limit: float, *, alone: bool) -> bool:
+        """Whether the handler has read nothing for so long, with items parked for it. To be asked again and again.
+
+        One that waits for its client, for room or for credit, is not the one that is slow, and one that is alone on its
+        connection is in nobody's way.
+        """
         inbound = self.inbound
         if inbound is None or not inbound.parked:
             return False
-        if inbound.reads != self._reads:
+        waits = self.connection.outbox.paused or (self._waiter is not None and not self._waiter.done())
+        if alone or inbound.reads != self._reads or (waits and self.session.route.kind.writes):
             self._reads = inbound.reads
             self._read_at = now
         return now - self._read_at >= limit

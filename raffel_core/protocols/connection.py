@@ -312,7 +312,13 @@ class Connection(asyncio.Protocol, Generic[W]):
         if half_closed:
             self.transport.write_eof()
         self.resume_reading()
-        self._leaving = self.hub.loop.call_later(LINGER_SECONDS, self.transport.abort)
+        self._leaving = self.hub.loop.call_later(LINGER_SECONDS, self._part)
+
+    def _part(self) -> None:
+        if self._unsent():  # it still reads what it was told, and is cut where it does not
+            self._leaving = self.hub.loop.call_later(LINGER_SECONDS, self._part)
+        else:
+            self.transport.abort()
 
     def drain(self) -> None:
         """Takes no further request and closes when nothing is under way."""

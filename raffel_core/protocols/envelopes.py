@@ -11,7 +11,7 @@ import logging
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from raffel_core.context import Context, Outcome
 from raffel_core.errors import RaffelError
@@ -25,8 +25,8 @@ from raffel_core.schema.invalid import INPUT, Fault, invalid
 from raffel_core.session import Session, ended_early, timeout_seconds
 from raffel_core.wire import envelope as wire
 from raffel_core.wire.envelope import Envelope, Violation
-from raffel_core.wire.lanes import LaneOutbox, Queue
-from raffel_core.wire.outbox import FLUSH_BYTES
+from raffel_core.wire.lanes import LOW_SHARE, LaneOutbox, Queue
+from raffel_core.wire.outbox import FLUSH_BYTES, SLICE_SECONDS
 from raffel_core.wire.protocol import (
     Act,
     EnvelopeProtocol,
@@ -46,7 +46,18 @@ REPLY_BYTES = 256 * 1024
 CANCEL_SECONDS = 0.05
 """How long the answer to a `cancel` waits for the handler to have cleaned up."""
 
+_LOOKS = 64
+"""After how many messages it is looked at the time."""
+
 _ANY: Schema[Any] = schema_of(None)
+
+
+class _Crowd(NamedTuple):
+    """Who waited for room last: the highest priority, how many have it, and how many have a lower one."""
+
+    priority: int
+    highest: int
+    lower: int
 
 
 class EnvelopeConnection(Connection[LaneOutbox]):
@@ -77,7 +88,7 @@ class EnvelopeConnection(Connection[LaneOutbox]):
         self._channels: set[Channel] = set()
         """The calls whose handlers run, also those that the client has been told the end of."""
         self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
-        self._crowd = 1
+        self._crowd = _Crowd(0, 1, 0)
         self._parked = 0
         self._going_on = False
         self._due = due
@@ -151,10 +162,12 @@ class EnvelopeConnection(Connection[LaneOutbox]):
 
     def _written(self, size: int) -> None:
         outbox = self.outbox
+        outbox.waiting += size
         if outbox.paused:
-            outbox.waiting += size
             if outbox.waiting >= REPLY_BYTES:
                 self._hold()
+        elif outbox.waiting >= FLUSH_BYTES:
+            self.flush()
         elif not outbox.dirty:
             outbox.dirty = True
             self.hub.flush_soon(self)
@@ -166,14 +179,22 @@ class EnvelopeConnection(Connection[LaneOutbox]):
             self._waiters.append((-queue.priority, next(_places), waiter))
             await waiter
 
-    def share(self) -> int:
-        """How much one of the streams that compete for the connection may push in a turn."""
-        return FLUSH_BYTES // self._crowd
+    def share(self, queue: Queue) -> int:
+        """How much a stream may push in a turn, of what it and those that compete with it may push together."""
+        priority, highest, lower = self._crowd
+        if not lower:
+            return FLUSH_BYTES // highest
+        low = FLUSH_BYTES // LOW_SHARE
+        return (FLUSH_BYTES - low) // highest if queue.priority >= priority else low // lower
 
     def _give_room(self) -> None:
         waiters, self._waiters = self._waiters, []
-        self._crowd = max(1, len(waiters))
-        for _, _, waiter in sorted(waiters) if len(waiters) > 1 else waiters:
+        if waiters:
+            waiters.sort()
+            first = waiters[0][0]
+            highest = sum(rank == first for rank, _, _ in waiters)
+            self._crowd = _Crowd(-first, highest, len(waiters) - highest)
+        for _, _, waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
         self._release()
@@ -203,8 +224,12 @@ class EnvelopeConnection(Connection[LaneOutbox]):
             return
         if self.outbox.paused and self.outbox.waiting >= REPLY_BYTES // 2:
             return
-        self._going_on = True
-        self.hub.loop.call_soon(self._go_on)
+        self._go_on_soon()
+
+    def _go_on_soon(self) -> None:
+        if not self._going_on:
+            self.held = self._going_on = True
+            self.hub.loop.call_soon(self._go_on)
 
     def _go_on(self) -> None:
         self._going_on = self.held = False
@@ -227,20 +252,21 @@ class EnvelopeConnection(Connection[LaneOutbox]):
     # Time
 
     def on_alarm(self, now: float) -> float:
-        if now >= self._due and not self.held:
+        due = NEVER if self.held else self._due
+        if now >= due:
             log.warning("connection closed: a message was not complete in time", extra={"peer": self.peer})
             self.goodbye("incomplete")
             return NEVER
-        return min(self._due, self._look_for_stalled_handlers(now))
+        return min(due, self._look_for_stalled_handlers(now))
 
     def _look_for_stalled_handlers(self, now: float) -> float:
         if not self._parked:
             return NEVER
         stall = self.hub.config.limits.stall_seconds
-        if len(self._channels) > 1:
-            for channel in list(self._channels):
-                if channel.stalled(now, stall):
-                    channel.session.cancel("handler_stalled")
+        alone = len(self._channels) == 1
+        for channel in list(self._channels):
+            if channel.stalled(now, stall, alone=alone):
+                channel.session.cancel("handler_stalled")
         return now + min(1.0, stall / 4)
 
     # Messages
@@ -253,6 +279,7 @@ class EnvelopeConnection(Connection[LaneOutbox]):
     def receive_all(self, messages: Sequence[bytes], *, text: bool = False) -> int:
         """Does what messages ask for, in order, until `held` or the end; returns how many that were."""
         protocol, done, count = self._protocol, 0, len(messages)
+        until = self.hub.loop.time() + SLICE_SECONDS
         while done < count and not self.held and not self.closing:
             if protocol.leader is not None:
                 taken = protocol.leader.take_run(messages, done)
@@ -261,6 +288,8 @@ class EnvelopeConnection(Connection[LaneOutbox]):
                     continue
             self.receive(messages[done], text=text)
             done += 1
+            if done % _LOOKS == 0 and self.hub.loop.time() > until:
+                self._go_on_soon()  # the others have their turn
         return done
 
     def receive(self, message: bytes, *, text: bool = False) -> None:

@@ -12,6 +12,9 @@ QUANTUM = 4 * 1024
 LOW_SHARE = 8
 """Of a write that cannot take everything, one part in so many belongs to the lanes below the highest."""
 
+ALL_LANES = 4
+"""How many times what a lane may hold all lanes together may."""
+
 PARTS = 3
 """A message is three parts in a queue: what comes before its payload, the payload, and what comes behind it."""
 
@@ -56,7 +59,7 @@ class LaneOutbox:
     changes with each flush (which has to be asked for anew), and is no one's while the connection cannot be written.
     """
 
-    __slots__ = ("_lanes", "_served", "_turns", "closed", "dirty", "paused", "replies", "turn", "waiting")
+    __slots__ = ("_lanes", "_served", "_turns", "_weights", "closed", "dirty", "paused", "replies", "turn", "waiting")
 
     def __init__(self) -> None:
         self.replies: list[bytes] = []
@@ -66,16 +69,12 @@ class LaneOutbox:
         self.dirty = False
         """Whether a flush has been asked for."""
         self.waiting = 0
-        """Bytes that wait while the connection cannot be written."""
+        """Bytes that wait: while the connection cannot be written all of them, else what has been counted."""
         self.turn: int | None = None
         self._turns = 1
         self._lanes: dict[int, deque[Queue]] = {}
         self._served: dict[int, int] = {}
-
-    @property
-    def contenders(self) -> int:
-        """How many queues have something to write."""
-        return sum(map(len, self._lanes.values()))
+        self._weights: dict[int, int] = {}  # bytes that wait in the lanes while nothing can be written
 
     def announce(self, queue: Queue) -> int | None:
         """Lists a queue for the next flush. Returns the turn, or None while nothing can be written."""
@@ -92,12 +91,26 @@ class LaneOutbox:
             self.turn = self._turns
         return self.turn
 
+    def full(self, queue: Queue, size: int) -> bool:
+        """Counts what a queue has pushed while nothing can be written, and says whether that is enough for it.
+
+        What lies in lower lanes does not keep a higher one out: they are written later. All together they may be four
+        times as much.
+        """
+        self.waiting += size
+        self._weights[queue.priority] = self._weights.get(queue.priority, 0) + size
+        if self.waiting < FLUSH_BYTES:
+            return False
+        before = sum(weight for priority, weight in self._weights.items() if priority >= queue.priority)
+        return before >= FLUSH_BYTES or self.waiting >= ALL_LANES * FLUSH_BYTES
+
     def take(self) -> bytes:
         """The bytes of one write, b"" where there is nothing to write or it may not be written now."""
         self.dirty = False
         self.turn = None
         if self.paused or self.closed:
             return b""
+        self.waiting = 0
         self._turns += 1
         replies = b"".join(self.replies)
         self.replies.clear()
@@ -166,9 +179,10 @@ class LaneOutbox:
     def pause(self) -> None:
         self.paused = True
         self.turn = None
-        self.waiting = sum(map(len, self.replies)) + sum(
-            sum(map(len, queue.parts)) for lane in self._lanes.values() for queue in lane
-        )
+        self._weights = {
+            priority: sum(sum(map(len, queue.parts)) for queue in lane) for priority, lane in self._lanes.items()
+        }
+        self.waiting = sum(map(len, self.replies)) + sum(self._weights.values())
 
     def resume(self) -> None:
         self.paused = False
