@@ -140,11 +140,13 @@ class EnvelopeConnection(Connection[LaneOutbox]):
     # Writing
 
     def flush(self) -> None:
-        data = self.outbox.take()
+        outbox = self.outbox
+        data = outbox.take()
         while data:
-            self.quiet_since = self.hub.now
             self.transport.write(data)
-            data = self.outbox.take()
+            if outbox.empty:
+                break
+            data = outbox.take()
 
     def say(self, message: bytes) -> None:
         """Sends a message of the connection itself, before all items."""

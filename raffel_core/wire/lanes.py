@@ -59,7 +59,19 @@ class LaneOutbox:
     changes with each flush (which has to be asked for anew), and is no one's while the connection cannot be written.
     """
 
-    __slots__ = ("_lanes", "_served", "_turns", "_weights", "closed", "dirty", "paused", "replies", "turn", "waiting")
+    __slots__ = (
+        "_lanes",
+        "_only",
+        "_served",
+        "_turns",
+        "_weights",
+        "closed",
+        "dirty",
+        "paused",
+        "replies",
+        "turn",
+        "waiting",
+    )
 
     def __init__(self) -> None:
         self.replies: list[bytes] = []
@@ -72,6 +84,9 @@ class LaneOutbox:
         """Bytes that wait: while the connection cannot be written all of them, else what has been counted."""
         self.turn: int | None = None
         self._turns = 1
+        self._only: Queue | None = (
+            None  # the one queue that is listed: most connections have no more, and need no lanes
+        )
         self._lanes: dict[int, deque[Queue]] = {}
         self._served: dict[int, int] = {}
         self._weights: dict[int, int] = {}  # bytes that wait in the lanes while nothing can be written
@@ -80,16 +95,34 @@ class LaneOutbox:
         """Lists a queue for the next flush. Returns the turn, or None while nothing can be written."""
         if not queue.listed and not self.closed:
             queue.listed = True
-            lane = self._lanes.get(queue.priority)
-            if lane is None:
-                lane = self._lanes[queue.priority] = deque()
-            lane.append(queue)
+            if self._only is None and not self._lanes:
+                self._only = queue
+            else:
+                self._spread()
+                self._list(queue)
         if self.paused or self.closed:
             return None
         if self.turn is None:
             self._turns += 1
             self.turn = self._turns
         return self.turn
+
+    def _spread(self) -> None:
+        """Puts the one queue that was listed into its lane."""
+        only, self._only = self._only, None
+        if only is not None:
+            self._list(only)
+
+    def _list(self, queue: Queue) -> None:
+        lane = self._lanes.get(queue.priority)
+        if lane is None:
+            lane = self._lanes[queue.priority] = deque()
+        lane.append(queue)
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to write."""
+        return self._only is None and not self._lanes and not self.replies
 
     def full(self, queue: Queue, size: int) -> bool:
         """Counts what a queue has pushed while nothing can be written, and says whether that is enough for it.
@@ -111,24 +144,26 @@ class LaneOutbox:
         if self.paused or self.closed:
             return b""
         self.waiting = 0
-        self._turns += 1
-        replies = b"".join(self.replies)
-        self.replies.clear()
-        lanes = self._lanes
-        if not lanes:
+        replies = b""
+        if self.replies:
+            replies = b"".join(self.replies)
+            self.replies.clear()
+        only = self._only
+        if only is not None:  # a queue alone is as long as its pump lets it be
+            self._only = None
+            only.listed = False
+            return replies + only.take_all()
+        if not self._lanes:
             return replies
-        if len(lanes) == 1:
-            ((priority, lane),) = lanes.items()
-            if len(lane) == 1:  # a queue alone is as long as its pump lets it be
-                queue = lane.popleft()
-                queue.listed = False
-                del lanes[priority]
-                return replies + queue.take_all()
+        self._turns += 1
+        if len(self._lanes) == 1:
+            (priority,) = self._lanes
             return replies + self._serve(priority, FLUSH_BYTES)
         return replies + self._share()
 
     def take_all(self) -> bytes:
         """Everything, also while the connection cannot be written: for what comes last."""
+        self._spread()
         parts = [*self.replies]
         self.replies.clear()
         for priority in sorted(self._lanes, reverse=True):
@@ -179,6 +214,7 @@ class LaneOutbox:
     def pause(self) -> None:
         self.paused = True
         self.turn = None
+        self._spread()
         self._weights = {
             priority: sum(sum(map(len, queue.parts)) for queue in lane) for priority, lane in self._lanes.items()
         }
