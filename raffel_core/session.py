@@ -167,11 +167,14 @@ class Session:
                 opened = await self._open()
                 await pump(opened)
         except asyncio.CancelledError as error:
-            if not self._interrupted:
+            if self._interrupted:
+                caught = error
+            elif self._task is not None and self._task.cancelling():
                 self.cancel("client_disconnected")
                 raise
-            caught = error
-        except Exception as error:
+            else:
+                caught = _unasked(error)
+        except (Exception, GeneratorExit, SystemExit) as error:
             caught = error
         finally:
             self._phase = _Phase.CLOSING
@@ -210,6 +213,13 @@ class Session:
         if error is not None:
             return Outcome(error.code, None, error)
         return OK
+
+
+def _unasked(error: asyncio.CancelledError) -> RuntimeError:
+    """A cancellation of the handler's own: of a task that it awaited, for one. It is as unforeseen as any exception."""
+    unforeseen = RuntimeError("the handler raised CancelledError, and nobody had cancelled it")
+    unforeseen.__cause__ = error
+    return unforeseen
 
 
 def ended_early(reason: str) -> Outcome:

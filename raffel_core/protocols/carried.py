@@ -15,6 +15,14 @@ _CARRIERS: Mapping[Kind, tuple[str, ...]] = {
 }
 
 
+_TITLES = {"websocket": "WebSocket", "tcp": "TCP"}
+
+
+def named(route: Route, config: Config) -> str:
+    """The protocols that carry a client or bidi stream, for people."""
+    return " and ".join(_TITLES[name] for name in carried_by(route, config)) or "no protocol that is switched on"
+
+
 def carried_by(route: Route, config: Config) -> tuple[str, ...]:
     """The protocols on which clients reach this route, by the names that handlers see as `ctx.protocol`."""
     carriers = _CARRIERS[route.kind]

@@ -12,6 +12,7 @@ import msgspec
 
 from raffel_core.context import Context
 from raffel_core.errors import RaffelError
+from raffel_core.protocols.carried import named
 from raffel_core.protocols.connection import LOST_PEER_SECONDS, NEVER, Connection, Hub
 from raffel_core.protocols.forwarded import TrustedProxies
 from raffel_core.protocols.items import dump
@@ -28,7 +29,6 @@ log = logging.getLogger("raffel")
 PIPELINE_BYTES = 64 * 1024
 """What a client may send ahead while an answer is under way; then its connection is not read."""
 
-_CARRIERS = "WebSocket, TCP and gRPC"
 _UPGRADE_REQUIRED = 426
 _STREAMS = "/streams/"
 _HEALTH = "/health"
@@ -212,7 +212,9 @@ class HttpConnection(Connection[Outbox]):
                 "UNIMPLEMENTED", f"{route.name} is a procedure: POST /{'/'.join(map(str, route.segments))}"
             )
         if route.kind is not Kind.SERVER:
-            raise RaffelError("UNIMPLEMENTED", f"{route.name} is a {route.kind} stream: {_CARRIERS} carry it")
+            raise RaffelError(
+                "UNIMPLEMENTED", f"{route.name} is a {route.kind} stream, carried by {named(route, self.hub.config)}"
+            )
         if request.method not in ("GET", "POST", "HEAD"):
             raise _method_not_allowed(request, "GET, HEAD, POST, OPTIONS")
         fields = request.fields() if request.query else []

@@ -123,7 +123,7 @@ class WebSocketConnection(EnvelopeConnection):
             return
         if broken.code == TOO_LARGE:
             self.say(wire.error(None, RaffelError("MESSAGE_TOO_LARGE", broken.message)))
-        self._close(broken.code, broken.message)
+        self._close(broken.code, broken.message, half_closed=self.transport.can_write_eof())
 
     def goodbye(self, reason: str) -> None:
         if reason == "server_draining":
@@ -133,9 +133,9 @@ class WebSocketConnection(EnvelopeConnection):
         else:
             self._close(POLICY, "a message was not complete in time")
 
-    def _close(self, code: int, reason: str) -> None:
+    def _close(self, code: int, reason: str, *, half_closed: bool = False) -> None:
         if not self.closing and not self.outbox.closed:
-            self.leave(close_frame(code, reason), half_closed=False)
+            self.leave(close_frame(code, reason), half_closed=half_closed)
 
     # Time
 
