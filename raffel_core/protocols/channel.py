@@ -115,7 +115,7 @@ class Channel(Stream):
                 append(tail)
                 size += around
             else:
-                size = self._push_other(route, item, raw)
+                size = self._push_other(queue, route, item, raw)
             written += size
             if outbox.turn is not turn:
                 if session.reason is not None or outbox.closed:
@@ -149,7 +149,7 @@ class Channel(Stream):
                 written, queued, since, share = 0, 0, now(), connection.share(queue)
                 checkpoint = min(CHECK_BYTES, share)
 
-    def _push_other(self, route: Route, item: Any, raw: bool) -> int:
+    def _push_other(self, queue: Queue, route: Route, item: Any, raw: bool) -> int:
         """Pushes any other item: one with an id, of another type, or one that is not what the route promises."""
         event_id = None
         if isinstance(item, Event):
@@ -163,7 +163,7 @@ class Channel(Stream):
         if event_id is not None:
             self.session.last_event_id = event_id
         size = len(prefix) + len(data) + len(tail)
-        self.queue.parts += (self.connection.frame(raw)(size) + prefix, data, tail)
+        queue.parts += (self.connection.frame(raw)(size) + prefix, data, tail)
         return size
 
     def drop(self) -> None:
