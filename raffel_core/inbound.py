@@ -81,5 +81,5 @@ class Inbound(RaffelStream[Any]):
             self._report()
 
 
-_REPORTED = 4 * 1024
+_REPORTED = 1024
 """After how many bytes made free those who wait for room are told."""

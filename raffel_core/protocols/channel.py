@@ -125,7 +125,7 @@ class Channel(Stream):
                 turn = outbox.announce(queue) or _NO_TURN
                 if turn == _NO_TURN:
                     queued += 1
-                    if outbox.full(queue, size) or queued >= mark:
+                    if outbox.full(queue, size) or queued >= mark or written >= share:
                         await connection.room_for(queue)
                         written, queued, since, share = 0, 0, now(), connection.share(queue)
                         checkpoint = min(CHECK_BYTES, share)
@@ -186,7 +186,7 @@ class Channel(Stream):
     async def reply(self, result: Any) -> None:
         """Makes the one answer of a request or a client stream, once the connection has room for it."""
         connection, route = self.connection, self.session.route
-        if connection.outbox.paused:
+        while connection.outbox.paused:  # also for those that wait with it: each result is written before the next
             await connection.room_for(self.queue)
         if self.binary and route.output.bytes:
             self.result = wire.binary_prefix(self.json_id, b"response") + as_bytes(result)

@@ -106,7 +106,11 @@ class Hub:
         dirty, self._dirty = self._dirty, []
         self.now = self.loop.time()
         for connection in dirty:
-            connection.flush()
+            try:
+                connection.flush()
+            except Exception:  # the others have what they wrote written nevertheless
+                log.exception("a write failed: a fault of the server", extra={"peer": connection.peer})
+                connection.transport.abort()
 
     def http_date(self) -> str:
         """The time as HTTP writes it (RFC 9110, 5.6.7), made once a second."""

@@ -67,10 +67,13 @@ class EnvelopeConnection(Connection[LaneOutbox]):
         "_channels",
         "_crowd",
         "_due",
+        "_full",
         "_going_on",
+        "_looks",
         "_metadata",
         "_parked",
         "_protocol",
+        "_until",
         "_waiters",
         "closing",
         "held",
@@ -90,17 +93,27 @@ class EnvelopeConnection(Connection[LaneOutbox]):
         self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
         self._crowd = _Crowd(0, 1, 0)
         self._parked = 0
+        self._until = 0.0
+        """When the others have their turn."""
+        self._looks = 0
+        self._full = False
+        """Whether as much waits as may: for handlers, or to be written."""
         self._going_on = False
         self._due = due
         """When the message that has begun must be complete."""
         self.held = False
-        """Whether nothing is read, and nothing that was read is looked at."""
+        """Whether nothing is read, and nothing that was read is looked at: until there is room, or the next turn."""
         self.closing = False
         """Whether the peer has been told the end: what it still sends is not looked at."""
 
     @abstractmethod
     def frame(self, binary: bool) -> Frame:
         """How messages are framed, those of text or those of bytes."""
+
+    def proceed(self) -> None:
+        """Takes in the messages that are here, for one turn."""
+        self._until = self.hub.loop.time() + SLICE_SECONDS
+        self.advance()
 
     @abstractmethod
     def advance(self) -> None:
@@ -113,7 +126,7 @@ class EnvelopeConnection(Connection[LaneOutbox]):
     def leave(self, last: bytes = b"", *, half_closed: bool) -> None:
         """Writes everything that is queued and then these bytes, ends all calls, and waits for the peer to close."""
         self.closing = True
-        self.held = False
+        self.held = self._full = False
         data = self.outbox.take_all() + last
         if data:
             self.transport.write(data)
@@ -140,6 +153,8 @@ class EnvelopeConnection(Connection[LaneOutbox]):
     # Writing
 
     def flush(self) -> None:
+        if self.closing:
+            return  # the last word has been said
         outbox = self.outbox
         data = outbox.take()
         while data:
@@ -190,15 +205,15 @@ class EnvelopeConnection(Connection[LaneOutbox]):
         return (FLUSH_BYTES - low) // highest if queue.priority >= priority else low // lower
 
     def _give_room(self) -> None:
-        waiters, self._waiters = self._waiters, []
+        waiters = [waiter for waiter in self._waiters if not waiter[2].done()]
+        self._waiters = []
         if waiters:
             waiters.sort()
             first = waiters[0][0]
             highest = sum(rank == first for rank, _, _ in waiters)
             self._crowd = _Crowd(-first, highest, len(waiters) - highest)
         for _, _, waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+            waiter.set_result(None)
         self._release()
 
     # Reading
@@ -216,30 +231,38 @@ class EnvelopeConnection(Connection[LaneOutbox]):
         self._release()
 
     def _hold(self) -> None:
-        if not self.held and not self.closing and not self.outbox.closed:
-            self.held = True
+        if not self._full and not self.closing and not self.outbox.closed:
+            self._full = self.held = True
             self.pause_reading()
 
     def _release(self) -> None:
         """Goes on reading, in a turn of its own, once there is room again."""
-        if not self.held or self._going_on or self._parked > POOL_BYTES // 2:
+        if not self._full or self._parked > POOL_BYTES // 2:
             return
         if self.outbox.paused and self.outbox.waiting >= REPLY_BYTES // 2:
             return
+        self._full = False
+        self._go_on_soon()
+
+    def _rest(self) -> None:
+        """Lets the others have their turn. The loop would read on and on meanwhile if it were not told to stop."""
+        self.held = True
+        self.pause_reading()
         self._go_on_soon()
 
     def _go_on_soon(self) -> None:
         if not self._going_on:
-            self.held = self._going_on = True
+            self._going_on = True
             self.hub.loop.call_soon(self._go_on)
 
     def _go_on(self) -> None:
-        self._going_on = self.held = False
-        if self.outbox.closed:
+        self._going_on = False
+        if self._full or self.outbox.closed:
             return
+        self.held = False
         if self._due < NEVER:
             self._due = self.hub.loop.time() + self.hub.config.limits.request_seconds
-        self.advance()
+        self.proceed()
         if not self.held:
             self.resume_reading()
 
@@ -281,7 +304,6 @@ class EnvelopeConnection(Connection[LaneOutbox]):
     def receive_all(self, messages: Sequence[bytes], *, text: bool = False) -> int:
         """Does what messages ask for, in order, until `held` or the end; returns how many that were."""
         protocol, done, count = self._protocol, 0, len(messages)
-        until = self.hub.loop.time() + SLICE_SECONDS
         while done < count and not self.held and not self.closing:
             if protocol.leader is not None:
                 taken = protocol.leader.take_run(messages, done)
@@ -290,8 +312,9 @@ class EnvelopeConnection(Connection[LaneOutbox]):
                     continue
             self.receive(messages[done], text=text)
             done += 1
-            if done % _LOOKS == 0 and self.hub.loop.time() > until:
-                self._go_on_soon()  # the others have their turn
+            self._looks += 1
+            if self._looks % _LOOKS == 0 and self.hub.loop.time() > self._until:
+                self._rest()
         return done
 
     def receive(self, message: bytes, *, text: bool = False) -> None:

@@ -31,7 +31,7 @@ class TcpConnection(EnvelopeConnection):
             return
         self._reader.feed(data)
         if not self.held:
-            self.advance()
+            self.proceed()
 
     def advance(self) -> None:
         reader, taken = self._reader, False

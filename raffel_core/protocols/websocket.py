@@ -65,7 +65,7 @@ class WebSocketConnection(EnvelopeConnection):
         self._heard = True
         self._reader.feed(data)
         if not self.held:
-            self.advance()
+            self.proceed()
 
     def advance(self) -> None:
         reader, taken = self._reader, False

@@ -8,6 +8,7 @@ from raffel_core.errors import RaffelError
 
 HEADER = 4
 _LENGTH = Struct(">I")
+_TAKEN = 64 * 1024
 
 MAX_MESSAGE = 0xFF_FFFF
 """What the first byte of a connection, which is 0 for this framing, leaves to a message."""
@@ -47,15 +48,15 @@ class LengthPrefixReader:
             self._start = 0
 
     def take_all(self) -> list[bytes]:
-        """All messages that are complete. MESSAGE_TOO_LARGE, where there is none: the connection cannot go on."""
+        """The next complete messages, some 64 KiB of them; raises like `take` where there is none."""
         messages: list[bytes] = []
         message = self.take()
         if message is None:
             return messages
         messages.append(message)
         data, start, limit, unpack = self._data, self._start, self._limit, _LENGTH.unpack_from
-        last = len(data) - HEADER
-        while start <= last:
+        last, enough = len(data) - HEADER, start + _TAKEN
+        while start <= last and start < enough:
             (size,) = unpack(data, start)
             stop = start + HEADER + size
             if size > limit or stop > last + HEADER:

@@ -55,6 +55,7 @@ _CLOSE_CODES = frozenset((1000, 1001, 1002, 1003, *range(1007, 1015), *range(300
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
 _UNMASK_BLOCK = 16 * 1024  # a multiple of the key's 4 bytes
+_UNMASKED = 64 * 1024  # what is unmasked at once, of a read that may be four times as much
 
 _pack_short, _pack_medium, _pack_long = Struct("!BB").pack, Struct("!BBH").pack, Struct("!BBQ").pack
 _unpack_short = Struct("!H").unpack_from
@@ -106,7 +107,7 @@ class FrameReader:
         All of them are unmasked at once, which halves what a small frame costs.
         """
         buffer, at = self._buffer, self._at
-        end = len(buffer)
+        end = min(len(buffer), at + _UNMASKED)
         if self._opcode or end - at < self._need:
             return []
         spans: list[tuple[int, int]] = []
