@@ -15,6 +15,7 @@ dev: $(READY) ## serve routes_example on http://127.0.0.1:3000, reloading on sav
 
 test: $(READY) ## run the tests, with a real browser
 	$(BIN)/python tests/browser/chromium.py
+	$(BIN)/python tests/envelopes/node.py
 	$(BIN)/python -m pytest
 
 check: $(READY) ## format, lint, types and layers, as CI does
@@ -28,7 +29,7 @@ format: $(READY) ## format the code and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(READY) ## compare with the bare limit and with other servers (about ten minutes)
+bench: $(READY) ## compare with the bare limit and with other servers (about 15 minutes)
 	$(BIN)/python -m benchmarks
 
 lock: ## pin the development dependencies anew

@@ -223,7 +223,7 @@ class Server:
     def tcp_port(self) -> int:
         """The port on which TCP is served: the shared one, unless `tcp.port` gives it its own."""
         own = self.config.tcp.port if self.config.tcp else None
-        return self._port(1, own) if own else self.port
+        return self.port if own is None else self._port(1, own)
 
     def _port(self, number: int, configured: int) -> int:
         sockets = self._listeners[number].sockets if self._listeners else ()
@@ -269,10 +269,10 @@ class Server:
         http = Http(hub, {config.websocket.path: WebSocketConnection}).connection
         tcp = functools.partial(TcpConnection, hub) if config.tcp else None
         own = config.tcp.port if config.tcp else None
-        factories = {config.port: functools.partial(Listener, hub, http, None if own else tcp)}
-        if own:
-            factories[own] = functools.partial(Listener, hub, None, tcp)
-        for port, factory in factories.items():
+        factories = [(config.port, functools.partial(Listener, hub, http, tcp if own is None else None))]
+        if own is not None:
+            factories.append((own, functools.partial(Listener, hub, None, tcp)))
+        for port, factory in factories:
             sock = listening_socket(config.host, port, config.limits)
             if config.proxy_protocol:
                 self._listeners.append(ProxiedListener(sock, hub, factory, tls, self._tls_options()))

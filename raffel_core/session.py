@@ -55,7 +55,6 @@ class Session:
 
     __slots__ = (
         "_decode",
-        "_interrupted",
         "_phase",
         "_reason",
         "_successor",
@@ -63,6 +62,7 @@ class Session:
         "_timer",
         "ctx",
         "inbound",
+        "interrupted",
         "last_event_id",
         "route",
     )
@@ -78,7 +78,8 @@ class Session:
         self._phase = _Phase.NEW
         self._task: asyncio.Task[Any] | None = None
         self._reason: str | None = None
-        self._interrupted = False
+        self.interrupted = False
+        """Whether the handler has been cancelled: a pump takes nothing more of one that goes on nevertheless."""
         self._successor: tuple[Route, App] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -117,8 +118,8 @@ class Session:
     def _interrupt(self) -> None:
         # A task that has not started would lose the cancellation, and its end with it: `run` looks before it opens.
         # One that cleans up must not be disturbed: what happened meanwhile is looked at when it is done.
-        if self._phase is _Phase.RUNNING and not self._interrupted and self._task is not None:
-            self._interrupted = True
+        if self._phase is _Phase.RUNNING and not self.interrupted and self._task is not None:
+            self.interrupted = True
             self._task.cancel()
 
     def set_deadline(self, seconds: float | None) -> None:
@@ -167,7 +168,7 @@ class Session:
                 opened = await self._open()
                 await pump(opened)
         except asyncio.CancelledError as error:
-            if self._interrupted:
+            if self.interrupted:
                 caught = error
             elif self._task is not None and self._task.cancelling():
                 self.cancel("client_disconnected")
@@ -178,7 +179,7 @@ class Session:
             caught = error
         finally:
             self._phase = _Phase.CLOSING
-            if self._interrupted:
+            if self.interrupted:
                 await self._absorb(caught)
             await close_items(opened, self.ctx, self._reason)
         return self._outcome(caught)
@@ -201,7 +202,7 @@ class Session:
         if not isinstance(caught, asyncio.CancelledError):
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.sleep(0)  # it may still be on its way
-        self._interrupted = False
+        self.interrupted = False
         if self._task is not None:
             self._task.uncancel()
 

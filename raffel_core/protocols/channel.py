@@ -61,7 +61,7 @@ class Channel(Stream):
         super().__init__(envelope.id, _STATES[route.kind], envelope.credit)
         self.connection = connection
         self.json_id = wire.encode(envelope.id)
-        self.binary = bool(envelope.binary)
+        self.binary = bool(envelope.binary) and route.kind is not Kind.UNARY
         self.ranked = envelope.priority is not None
         """Whether the client has said the priority itself."""
         self.queue = Queue(envelope.priority if envelope.priority is not None else route.meta.priority)
@@ -118,7 +118,7 @@ class Channel(Stream):
                 size = self._push_other(queue, route, item, raw)
             written += size
             if outbox.turn is not turn:
-                if session.reason is not None or outbox.closed:
+                if session.interrupted or outbox.closed:
                     if queue is not self.queue:
                         queue.parts.clear()
                     raise asyncio.CancelledError
@@ -129,7 +129,7 @@ class Channel(Stream):
                         await connection.room_for(queue)
                         written, queued, since, share = 0, 0, now(), connection.share(queue)
                         checkpoint = min(CHECK_BYTES, share)
-                        if session.reason is not None or outbox.closed:
+                        if session.interrupted or outbox.closed:
                             raise asyncio.CancelledError
                 elif not outbox.dirty:
                     outbox.dirty = True
@@ -144,7 +144,7 @@ class Channel(Stream):
                     await connection.room_for(queue)
                 else:
                     await asyncio.sleep(0)  # the others have their turn
-                if session.reason is not None:
+                if session.interrupted:
                     raise asyncio.CancelledError
                 written, queued, since, share = 0, 0, now(), connection.share(queue)
                 checkpoint = min(CHECK_BYTES, share)
@@ -175,6 +175,8 @@ class Channel(Stream):
     async def _more(self) -> None:
         """Waits for credit. The handler is an item ahead of it: only so is its end seen, which needs none."""
         while self.credit == 0:
+            if self.session.interrupted:
+                raise asyncio.CancelledError
             self._waiter = self.connection.hub.loop.create_future()
             await self._waiter
 

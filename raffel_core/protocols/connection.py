@@ -162,8 +162,10 @@ class Connection(asyncio.Protocol, Generic[W]):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but its class
         self.peer = peer_name(transport.get_extra_info("peername"))
-        # Whatever the kernel does not take at once pauses us: what is queued here is all that is queued.
-        self.transport.set_write_buffer_limits(high=0)
+        # Whatever the kernel does not take at once pauses us: what is queued here is all that is queued. A transport
+        # with TLS pauses at its mark and not above it: at 0 it would be paused with nothing to write.
+        tls = transport.get_extra_info("ssl_object") is not None
+        self.transport.set_write_buffer_limits(high=1 if tls else 0)
         self.hub.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:

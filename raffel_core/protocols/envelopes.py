@@ -135,6 +135,11 @@ class EnvelopeConnection(Connection[LaneOutbox]):
 
     # What the transport reports
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        if self._due < NEVER:
+            self.wake_at(self._due)
+
     def connection_lost(self, exc: Exception | None) -> None:
         self.end_sessions(self.lost_reason(exc))
         super().connection_lost(exc)

@@ -372,7 +372,7 @@ class HttpConnection(Connection[Outbox]):
         elif status == 401:
             headers.append(("WWW-Authenticate", "Bearer"))
         elif status == _UPGRADE_REQUIRED:
-            headers += [("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")]
+            headers += [("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Version", "13")]
         elif isinstance(error, _MethodNotAllowed):
             headers.append(("Allow", error.allow))
         self._write_answer(request, status, b'{"error":%b}' % error.to_json(), headers)

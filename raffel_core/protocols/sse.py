@@ -169,7 +169,7 @@ class StreamAnswer:
                 elif not outbox.dirty:
                     outbox.mark()
                     connection.hub.flush_soon(connection)
-                if session.reason is not None or outbox.closed:
+                if session.interrupted or outbox.closed:
                     raise asyncio.CancelledError
             if size > checkpoint:
                 if size < FLUSH_BYTES and now() - since < SLICE_SECONDS:
@@ -180,7 +180,7 @@ class StreamAnswer:
                     await connection.room()
                 else:
                     await asyncio.sleep(0)
-                if session.reason is not None:
+                if session.interrupted:
                     raise asyncio.CancelledError
                 size, checkpoint, queued, since = 0, CHECK_BYTES, 0, now()
 

@@ -135,8 +135,9 @@ class EnvelopeProtocol(Generic[S]):
 
     def _follow(self, message: bytes, envelope: Envelope, stream: S) -> None:
         """Learns how the items of a stream begin, where the payload is the last member of the message."""
-        end = len(message) - 1 - len(envelope.payload)
-        if envelope.data is NO_DATA and message.endswith(b"}") and _BEFORE_PAYLOAD.search(message, 0, end):
+        payload = bytes(envelope.payload)
+        end = len(message) - len(payload) - 1
+        if envelope.data is NO_DATA and message.endswith(payload + b"}") and _BEFORE_PAYLOAD.search(message, 0, end):
             self.leader, self.lead = stream, message[:end]
 
     def _forget(self, stream: S | None) -> None:
