@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: dev test check bench lock format clean help
+.PHONY: dev test check soak bench lock format clean help
 
 help: ## what there is to make
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -28,6 +28,9 @@ check: $(READY) ## format, lint, types and layers, as CI does
 format: $(READY) ## format the code and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+soak: $(READY) ## a thousand random programs of envelopes against a live server
+	RAFFEL_SOAK=1000 $(BIN)/python -m pytest --timeout 900 -s tests/envelopes/test_state_machine.py
 
 bench: $(READY) ## compare with the bare limit and with other servers (about 15 minutes)
 	$(BIN)/python -m benchmarks

@@ -193,6 +193,8 @@ class Data(NamedTuple):
     good: bool
     count: int = 1
     """How many, one behind the other."""
+    greedy: bool = True
+    """Whether it is sent also where it has not been granted."""
 
 
 class End(NamedTuple):
@@ -269,7 +271,7 @@ scripts = st.builds(
     then=st.sampled_from(("end", "end", "end", "raise", "crash", "wait", "wait")),
     cleanup=st.sampled_from(("none", "none", "turns", "long", "late")),
     pace=st.sampled_from((0, 0, 1, 3)),
-    pad=st.sampled_from((0, 0, 8000)),
+    pad=st.sampled_from((0, 0, 30_000)),
 )
 opens = st.builds(
     lambda procedure, stray, **fields: Open(
@@ -286,7 +288,13 @@ opens = st.builds(
 )
 kinds_of_ops: dict[str, st.SearchStrategy[Op]] = {
     "open": opens,
-    "data": st.builds(Data, ids, st.sampled_from((True,) * 7 + (False,)), st.sampled_from((1, 1, 2, 3, 6, 12))),
+    "data": st.builds(
+        Data,
+        ids,
+        st.sampled_from((True,) * 7 + (False,)),
+        st.sampled_from((1, 1, 2, 3, 6, 12)),
+        st.sampled_from((False, False, True)),
+    ),
     "end": st.builds(End, ids),
     "cancel": st.builds(Cancel, ids),
     "credit": st.builds(Credit, ids, st.sampled_from((1, 2, 3, 5) * 3 + (MAX_CREDIT, *BAD_GRANTS))),
@@ -443,17 +451,22 @@ class Client(asyncio.Protocol):
                     op = op._replace(priority=None, script=msgspec.structs.replace(op.script, pad=0))
                 elif ends < sum(isinstance(sent.op, Open) and sent.op.id == op.id for sent in self.sent):
                     op = Cancel(op.id)
-            self.sent.append(Sent(op, number, ends, self._is_granted(op, mine)))
+            granted = self._is_granted(op, mine)
+            if isinstance(op, Data) and not (op.greedy or granted is not False):
+                return
+            self.sent.append(Sent(op, number, ends, bool(granted)))
             self._write(self._written(op, number, id))
 
-    def _is_granted(self, op: Op, mine: list[Message]) -> bool:
-        """Whether what we know was granted to the last call of this id covers one more item."""
+    def _is_granted(self, op: Op, mine: list[Message]) -> bool | None:
+        """Whether what we know was granted to the last call of this id covers one more item; None: it needs none."""
         opened = [n for n, sent in enumerate(self.sent) if isinstance(sent.op, Open) and sent.op.id == op.id]
         readers = [n for n in opened if is_granted_items(self.sent[n].op)]
+        if not isinstance(op, Data) or not readers or readers[-1] != opened[-1]:
+            return None
         marks = [
             n for n, message in enumerate(mine) if message["type"] == "stream:credit" and message["credit"] == MARK
         ]
-        if not isinstance(op, Data) or not readers or readers[-1] != opened[-1] or len(marks) != len(readers):
+        if len(marks) != len(readers):
             return False
         granted = sum(message["credit"] for message in mine[marks[-1] :] if message["type"] == "stream:credit")
         return sum(isinstance(sent.op, Data) and sent.op.id == op.id for sent in self.sent[opened[-1] :]) < granted
@@ -674,7 +687,7 @@ def followed(call: Call | None, known: bool, sent: Sent) -> Iterator[Next]:
             elif call.op.credit is None or sent.granted:
                 yield call._replace(fed=(*call.fed, sent.number if op.good else None)), known, [], 0
             else:
-                if not call.exceeded and len(call.fed) < MARK + len(call.fed) // BATCH * BATCH:
+                if not call.exceeded and len(call.fed) < MARK + len(call.taken()[0]) // BATCH * BATCH:
                     yield call._replace(fed=(*call.fed, sent.number if op.good else None)), known, [], 0
                 if len(call.fed) >= MARK:
                     yield call._replace(exceeded=True), known, [], 0
@@ -997,7 +1010,7 @@ PROGRAMS_WITH_A_NAME = {
         [Leave("reset")],
     ],
     "what is said before a goodbye is said once": [
-        [start("down", id=2, items=3, pad=8000), Junk(None, 0)],
+        [start("down", id=2, items=3, pad=30_000), Junk(None, 0)],
         [Junk(None, 0), Data(1, True), Leave("goodbye")],
     ],
     "what the end of a stream crosses on the wire is dropped": [

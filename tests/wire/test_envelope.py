@@ -20,6 +20,7 @@ from raffel_core.wire.envelope import (
     MAX_CREDIT,
     MAX_DEPTH,
     MAX_ID,
+    NO_DATA,
     REQUEST,
     START,
     TYPES,
@@ -86,7 +87,7 @@ def test_every_field_is_read() -> None:
     )
     assert (read.procedure, json.loads(bytes(read.payload)), read.metadata) == ("logs.tail", {"a": 1}, {"k": "v"})
     assert (read.lastEventId, read.priority, read.credit, read.binary) == ("9", -3, 32, True)
-    assert read.data is None
+    assert read.data is NO_DATA
 
 
 @pytest.mark.parametrize("payload", [b"1.00", b'{"b": 2, "a" :1}', b'"\\u00e9"', b"12345678901234567890123", b"null"])
@@ -477,21 +478,21 @@ ITEM = b'{"type":"stream:data","id":"s1"}'
 @pytest.mark.parametrize("payload", [b"", b"x", b"\x01\x00\x02{}", bytes(range(256)), b"{}", b"\xff" * 100_000])
 def test_the_payload_of_a_binary_message_is_what_follows_its_envelope(payload: bytes) -> None:
     read = accepted(binary(ITEM, payload))
-    assert read.data is not None and bytes(read.data) == payload
+    assert read.data is not NO_DATA and bytes(read.data) == payload
     assert (read.type, read.id, bytes(read.payload)) == (DATA, "s1", b"")
 
 
 @pytest.mark.parametrize("type", TYPES)
 def test_a_binary_message_may_be_of_any_type(type: str) -> None:
     read = accepted(binary(message(type=type, id="1", procedure="p", credit=1), b"\xff"))
-    assert (read.type, read.data is not None) == (type, True)
+    assert (read.type, read.data is not NO_DATA) == (type, True)
 
 
 def test_the_envelope_of_a_binary_message_has_up_to_65535_bytes() -> None:
     envelope = message(type=DATA, id="s1", x="")
     envelope = message(type=DATA, id="s1", x="x" * (65535 - len(envelope)))
     read = accepted(binary(envelope, b"\xff"))
-    assert read.data is not None and bytes(read.data) == b"\xff"
+    assert read.data is not NO_DATA and bytes(read.data) == b"\xff"
 
 
 def test_a_binary_message_that_is_cut_before_its_payload_is_no_envelope() -> None:
@@ -502,7 +503,7 @@ def test_a_binary_message_that_is_cut_before_its_payload_is_no_envelope() -> Non
 
 def test_a_binary_message_that_is_cut_in_its_payload_has_a_shorter_one() -> None:
     read = accepted(binary(ITEM, b"abcdef")[:-3])
-    assert read.data is not None and bytes(read.data) == b"abc"
+    assert read.data is not NO_DATA and bytes(read.data) == b"abc"
 
 
 @pytest.mark.parametrize("length", range(len(ITEM)))
@@ -612,7 +613,7 @@ def test_the_bytes_of_a_result_are_written_as_a_response() -> None:
 def test_bytes_that_are_written_can_be_read(id: str, payload: bytes) -> None:
     if len(id.encode()) <= MAX_ID:
         read = accepted(wire.binary_prefix(encode(id)) + payload)
-        assert read.data is not None and (read.type, read.id, bytes(read.data)) == (DATA, id, payload)
+        assert read.data is not NO_DATA and (read.type, read.id, bytes(read.data)) == (DATA, id, payload)
 
 
 # Any bytes
@@ -673,7 +674,7 @@ def check(event: Envelope, data: bytes) -> None:
     """An envelope that was read is what the json module reads, and within its bounds."""
     if data[:1] == b"\x01":
         end = 3 + int.from_bytes(data[1:3])
-        assert event.data is not None and bytes(event.data) == data[end:]
+        assert event.data is not NO_DATA and bytes(event.data) == data[end:]
         data = data[3:end]
     tree = json.loads(data)
     assert levels(tree) <= MAX_DEPTH
