@@ -42,7 +42,7 @@ class Side(NamedTuple):
     streams: tuple[str, ...]  # what it can be asked for
     transport: Transport = "http"
     prefix: str = ""  # of a stream's path
-    envelopes: bool = False  # open streams, as PROTOCOL.md has it; else a path does
+    envelopes: bool = False  # open streams, as docs/envelopes.md has it; else a path does
 
     def opening(self, stream: str, **input: float) -> Opening:
         if self.envelopes:

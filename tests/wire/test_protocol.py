@@ -263,6 +263,76 @@ def test_a_grant_means_nothing_to_a_stream_without_credit() -> None:
     assert stream.credit is None
 
 
+# How the items of a stream begin
+
+
+def led(*messages: bytes) -> Protocol:
+    """A client or bidi stream of id 1 that was sent these messages."""
+    protocol = protocol_with(READING, "1", "2")
+    for data in messages:
+        protocol.receive(data)
+    return protocol
+
+
+ITEM = b'{"type":"stream:data","id":"1","payload":'
+
+
+@pytest.mark.parametrize("payload", [b"7", b"null", b'"x"', b"{}", b'{"payload":{"payload":1}}', b"[1,2]", b'"}"'])
+@pytest.mark.parametrize(
+    "lead", [ITEM, ITEM.replace(b",", b" , ").replace(b'":', b'" :\t'), b'{"x":{"payload":1},"payload":2,' + ITEM[1:]]
+)
+def test_an_item_leads_to_others_that_begin_alike(lead: bytes, payload: bytes) -> None:
+    protocol = led(lead + payload + b"}")
+    assert protocol.leader is protocol.open["1"]
+    event = protocol.receive(protocol.lead + b"[8]}")
+    assert not isinstance(event, Violation)
+    act, envelope, stream = event
+    assert (act, bytes(envelope.payload), stream) == (Act.ITEM, b"[8]", protocol.leader)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        ITEM + b'12,"x":{"payload":7}}',
+        ITEM + b'1,"x":2}',
+        ITEM + b"1 }",
+        ITEM + b"1} ",
+        ITEM[:-11] + b"}",
+        b'{"payload":1,"type":"stream:data","id":"1"}',
+        ITEM + b'"x","y":"\\"payload\\":"}',
+        b'\x01\x00\x1f{"type":"stream:data","id":"1"}',
+        b'\x01\x00\x1f{"type":"stream:data","id":"1"}"payload":1}',
+    ],
+)
+def test_an_item_whose_payload_is_not_its_end_leads_to_nothing_wrong(data: bytes) -> None:
+    protocol = led(data)
+    if protocol.leader is not None:
+        event = protocol.receive(protocol.lead + b"[8]}")
+        assert not isinstance(event, Violation) and bytes(event[1].payload) == b"[8]"
+
+
+@pytest.mark.parametrize("way", ["finish", "end"])
+def test_a_stream_that_may_send_no_more_leads_to_nothing(way: str) -> None:
+    protocol = led(ITEM + b"1}")
+    if way == "finish":
+        protocol.finish(protocol.open["1"])
+    else:
+        protocol.end("1")
+    assert protocol.leader is None and protocol.lead == b""
+
+
+def test_the_end_of_another_stream_changes_no_lead() -> None:
+    protocol = led(ITEM + b"1}")
+    protocol.end("2")
+    assert protocol.leader is protocol.open["1"] and protocol.lead == ITEM
+
+
+def test_the_stream_that_sent_the_last_item_leads() -> None:
+    protocol = led(ITEM + b"1}", ITEM.replace(b'"1"', b'"2"') + b"1}")
+    assert protocol.leader is protocol.open["2"]
+    assert led(ITEM + b"1}", message(CANCEL, "2")).leader is not None
+
+
 # Violations
 
 BAD: dict[str, Any] = {"priority": "high"}
