@@ -60,6 +60,9 @@ class _Crowd(NamedTuple):
     lower: int
 
 
+_NOBODY = _Crowd(0, 1, 0)
+
+
 class EnvelopeConnection(Connection[LaneOutbox]):
     """Reads envelopes, opens their calls, and writes what the calls produce."""
 
@@ -91,7 +94,7 @@ class EnvelopeConnection(Connection[LaneOutbox]):
         self._channels: set[Channel] = set()
         """The calls whose handlers run, also those that the client has been told the end of."""
         self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
-        self._crowd = _Crowd(0, 1, 0)
+        self._crowd = _NOBODY
         self._parked = 0
         self._until = 0.0
         """When the others have their turn."""
@@ -167,6 +170,8 @@ class EnvelopeConnection(Connection[LaneOutbox]):
             if outbox.empty:
                 break
             data = outbox.take()
+        if not outbox.paused:
+            self._crowd = _NOBODY  # what the network takes at once, nobody competes for
 
     def say(self, message: bytes) -> None:
         """Sends a message of the connection itself, before all items."""
@@ -317,10 +322,14 @@ class EnvelopeConnection(Connection[LaneOutbox]):
                     continue
             self.receive(messages[done], text=text)
             done += 1
-            self._looks += 1
-            if self._looks % _LOOKS == 0 and self.hub.loop.time() > self._until:
-                self._rest()
+            self.look()
         return done
+
+    def look(self) -> None:
+        """Rests after a message where the others are due to have their turn."""
+        self._looks += 1
+        if self._looks % _LOOKS == 0 and self.hub.loop.time() > self._until:
+            self._rest()
 
     def receive(self, message: bytes, *, text: bool = False) -> None:
         """Does what one message asks for. `text`: the framing says that it is JSON."""

@@ -81,6 +81,7 @@ class WebSocketConnection(EnvelopeConnection):
                     self.expect(partial=reader.partial, taken=taken)
                     return
                 opcode, data = frame
+                self.look()
                 if opcode in (_TEXT, _BINARY):
                     taken = True
                     if not self.closing:
