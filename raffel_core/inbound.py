@@ -26,60 +26,68 @@ class Inbound(RaffelStream[Any]):
     VALIDATION_ERROR from the read that met it; the next read goes on with the next item.
     """
 
-    __slots__ = ("_decode", "_freed", "_sizes", "on_room", "parked", "reads")
+    __slots__ = ("_beyond", "_bytes", "_decode", "_runs", "_runs_read", "on_room", "parked")
 
     def __init__(self, decode: Callable[[Any], Any], high_water_mark: int) -> None:
         super().__init__(high_water_mark=high_water_mark)
         self._decode = decode
-        self._sizes: deque[int] = deque()  # of what lies beyond the mark
-        self._freed = 0
+        # What lies beyond the mark is counted in runs, as it came: the first one's items and bytes, and all others.
+        self._beyond = 0
+        self._bytes = 0
+        self._runs: deque[tuple[int, int]] = deque()
+        self._runs_read = 0
         self.parked = 0
-        self.reads = 0
-        """How many items were read while there were some beyond the mark."""
         self.on_room: Callable[[int], None] | None = None
 
-    def push(self, items: Sequence[Any], sizes: Sequence[int]) -> int:
-        """Takes items in, and returns how many of their bytes are beyond the mark."""
-        waiting = self._items
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Another one after each read of a stream that is beyond its mark."""
+        return self._runs_read, self._beyond
+
+    def push(self, items: Sequence[Any], size: int) -> int:
+        """Takes items of so many bytes in, and returns how many of those are beyond the mark."""
+        waiting, count = self._items, len(items)
         called = bool(self._readers) and not waiting
-        over = len(waiting) + len(items) - self._mark
+        beyond = min(len(waiting) + count - self._mark, count)
         waiting.extend(items)
         parked = 0
-        if over > 0:
-            beyond = sizes[-over:] if over < len(sizes) else sizes
-            self._sizes.extend(beyond)
-            parked = sum(beyond)
+        if beyond > 0:
+            parked = size * beyond // count
             self.parked += parked
+            if self._beyond:
+                self._runs.append((beyond, parked))
+            else:
+                self._beyond, self._bytes = beyond, parked
         if called:
             self._advance()
         return parked
 
     def _take(self) -> Any:
         item = self._items.popleft()
-        if self._sizes:
-            self.reads += 1
-            self._freed += self._sizes.popleft()
-            if self._freed >= _REPORTED or not self._sizes:
-                self._report()
+        if self._beyond:
+            self._beyond -= 1
+            if not self._beyond:
+                self._end_run()
         if self._readers or self._state is not OPEN:
             self._advance()
         if self.on_space is not None:
             self.on_space()
         return self._decode(item.message) if type(item) is Unread else item
 
-    def _report(self) -> None:
-        freed, self._freed = self._freed, 0
-        self.parked -= freed
+    def _end_run(self) -> None:
+        freed = self._bytes
+        self._runs_read += 1
+        self._beyond, self._bytes = self._runs.popleft() if self._runs else (0, 0)
+        self._free(freed)
+
+    def _free(self, size: int) -> None:
+        self.parked -= size
         if self.on_room is not None:
-            self.on_room(freed)
+            self.on_room(size)
 
     def cancel(self, reason: str | None = None) -> None:
         super().cancel(reason)
         if self.parked:
-            self._sizes.clear()
-            self._freed = self.parked
-            self._report()
-
-
-_REPORTED = 1024
-"""After how many bytes made free those who wait for room are told."""
+            self._beyond = self._bytes = 0
+            self._runs.clear()
+            self._free(self.parked)

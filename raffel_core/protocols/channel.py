@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from raffel_core.context import Event
 from raffel_core.inbound import Inbound, Unread
@@ -22,10 +22,20 @@ from raffel_core.wire.protocol import READING, SERVER, UNARY, State, Stream
 if TYPE_CHECKING:
     from raffel_core.protocols.envelopes import EnvelopeConnection
 
+
+class Payload(NamedTuple):
+    data: bytes
+    binary: bool
+    """Whether the data is what was meant, and not its JSON."""
+
+
 Frame = Callable[[int], bytes]
 """What comes before a message of this size."""
 
 _NO_TURN = 0
+_ENVELOPE = 128
+"""What an item that waits costs beside its payload, in bytes."""
+_BRACE = ord("}")
 _HEADS = 512
 _RUN = 64
 """Items that are taken in before it is asked again whether there is room."""
@@ -39,8 +49,8 @@ class Channel(Stream):
 
     __slots__ = (
         "_parse",
+        "_progress",
         "_read_at",
-        "_reads",
         "_unread",
         "_waiter",
         "answered",
@@ -70,7 +80,7 @@ class Channel(Stream):
         """Whether the client has been told the end."""
         self.late: asyncio.TimerHandle | None = None
         self.inbound: Inbound | None = None
-        self._reads = 0
+        self._progress = (0, 0)
         self._read_at = 0.0
         """When the handler was last seen to have read while items were parked."""
         self._parse: Callable[[bytes], Any] | None = None
@@ -210,18 +220,18 @@ class Channel(Stream):
         stop = start + _RUN if self.allowance is None else start + min(_RUN, self.allowance)
         begin = len(lead)
         items: list[Any] = []
-        sizes: list[int] = []
+        total = 0
         for message in messages[start:stop]:
             size = len(message)
-            if not (size <= _SHORT and message.startswith(lead) and message.endswith(b"}") and message.isascii()):
+            if size > _SHORT or not message.startswith(lead) or message[-1] != _BRACE or not message.isascii():
                 break
             try:
                 items.append(parse(message[begin:-1]))
             except Exception:
                 break  # it is read again, by the rules
-            sizes.append(size)
+            total += size
         if items:
-            self._push(inbound, items, sizes)
+            self._push(inbound, items, total)
         return start + len(items)
 
     def take_in(self, envelope: Envelope) -> None:
@@ -230,12 +240,13 @@ class Channel(Stream):
         if self.allowance == 0:
             self.session.cancel("credit_exceeded")
         elif self.inbound.writable:  # else the call is over, and the client does not know it yet
-            self._push(self.inbound, [Unread(envelope)], [_weight(envelope)])
+            payload = payload_of(envelope)  # the message itself, which may hold anything beside it, is not kept
+            self._push(self.inbound, [Unread(payload)], _ENVELOPE + len(payload.data))
 
-    def _push(self, inbound: Inbound, items: list[Any], sizes: list[int]) -> None:
+    def _push(self, inbound: Inbound, items: list[Any], size: int) -> None:
         if self.allowance is not None:
             self.allowance -= len(items)
-        parked = inbound.push(items, sizes)
+        parked = inbound.push(items, size)
         if parked:
             if inbound.parked == parked:
                 self._read_at = self.connection.hub.loop.time()
@@ -251,8 +262,8 @@ class Channel(Stream):
         if inbound is None or not inbound.parked:
             return False
         waits = self.connection.outbox.paused or (self._waiter is not None and not self._waiter.done())
-        if alone or inbound.reads != self._reads or (waits and self.session.route.kind.writes):
-            self._reads = inbound.reads
+        if alone or inbound.progress != self._progress or (waits and self.session.route.kind.writes):
+            self._progress = inbound.progress
             self._read_at = now
         return now - self._read_at >= limit
 
@@ -290,6 +301,7 @@ def _never(item: object) -> bool:
     return False
 
 
-def _weight(envelope: Envelope) -> int:
-    """What an envelope that waits costs, in bytes."""
-    return 128 + len(envelope.payload if envelope.data is wire.NO_DATA else envelope.data)
+def payload_of(envelope: Envelope) -> Payload:
+    if envelope.data is wire.NO_DATA:
+        return Payload(bytes(envelope.payload), False)
+    return Payload(bytes(envelope.data), True)

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, NamedTuple
 from raffel_core.context import Context, Outcome
 from raffel_core.errors import RaffelError
 from raffel_core.inbound import Inbound
-from raffel_core.protocols.channel import Channel, Frame
+from raffel_core.protocols.channel import Channel, Frame, Payload, payload_of
 from raffel_core.protocols.connection import NEVER, Connection, Hub
 from raffel_core.route import Kind, Route
 from raffel_core.schema import schema_of
@@ -405,7 +405,7 @@ class EnvelopeConnection(Connection[LaneOutbox]):
             metadata=metadata,
             last_event_id=envelope.lastEventId or None,
         )
-        payload, binary = _payload(envelope)
+        payload, binary = payload_of(envelope)
         if route.kind.reads:
             mark = route.meta.high_water_mark or self.hub.config.limits.high_water_mark
             inbound = Inbound(_item_reader(route.input), mark)
@@ -477,11 +477,6 @@ class EnvelopeConnection(Connection[LaneOutbox]):
 _places = itertools.count()
 
 
-def _payload(envelope: Envelope) -> tuple[bytes, bool]:
-    """The payload, and whether it is bytes and no JSON."""
-    return (bytes(envelope.payload), False) if envelope.data is wire.NO_DATA else (bytes(envelope.data), True)
-
-
 def _read(schema: Schema[Any], payload: bytes, binary: bool, params: Mapping[str, str] | None) -> Any:
     """A payload as the schema wants it."""
     if not binary:
@@ -491,12 +486,5 @@ def _read(schema: Schema[Any], payload: bytes, binary: bool, params: Mapping[str
     raise invalid(INPUT, [Fault("", f"Expected {schema.name}, got bytes")])
 
 
-def _item_reader(schema: Schema[Any]) -> Callable[[Envelope], Any]:
-    decode = schema.decode
-
-    def read(envelope: Envelope) -> Any:
-        if envelope.data is wire.NO_DATA:
-            return decode(bytes(envelope.payload))
-        return _read(schema, bytes(envelope.data), True, None)
-
-    return read
+def _item_reader(schema: Schema[Any]) -> Callable[[Payload], Any]:
+    return lambda payload: _read(schema, *payload, None)

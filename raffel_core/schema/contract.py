@@ -58,7 +58,7 @@ class Schema(ABC, Generic[T]):
         """The declared type itself: what may go to `encode` unseen where the route trusts its handler."""
         self.fits = fits
         """Quick. True: the item is wholly of the declared type, and `encode(item)` is right. False: ask `dump`."""
-        self.parse = self.decode if parse is None else parse
+        self.parse = self._read if parse is None else parse
         """Quick. Reads JSON strictly, or raises anything at all: ask `decode` then."""
         self.encode = encode
         """JSON, unchecked. Raises where JSON cannot hold the item (a lone surrogate, a cycle): ask `dump` then."""

@@ -55,6 +55,7 @@ _CLOSE_CODES = frozenset((1000, 1001, 1002, 1003, *range(1007, 1015), *range(300
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
 _UNMASK_BLOCK = 16 * 1024  # a multiple of the key's 4 bytes
+_JOINED = 4 * 1024  # of a frame's beginning that is joined with what comes next, whatever is missing of it
 _UNMASKED = 64 * 1024  # what is unmasked at once, of a read that may be four times as much
 
 _pack_short, _pack_medium, _pack_long = Struct("!BB").pack, Struct("!BBH").pack, Struct("!BBQ").pack
@@ -96,10 +97,12 @@ class FrameReader:
     def feed(self, data: bytes) -> None:
         if self._ended:
             return
-        if self._buffer or self._later:
+        left = len(self._buffer) - self._at
+        if self._later or left > _JOINED:
             self._later += data
         else:
-            self._buffer = data
+            self._buffer = self._buffer[self._at :] + data if left else data
+            self._at = 0
 
     def take_texts(self) -> list[bytes]:
         """The texts that come next and are here whole; what is anything else is left to `take`.

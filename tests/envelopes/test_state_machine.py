@@ -159,10 +159,8 @@ async def one(input: Script, ctx: Context) -> dict[str, Any]:
 
 def built() -> Server:
     limits = {"message_bytes": LIMIT, "high_water_mark": MARK}
-    server = Server(
-        msgspec.convert({"host": "127.0.0.1", "port": 0, "drain_seconds": 0.2, "limits": limits}, Config),
-        # Routes come from code alone.
-    )
+    options = {"host": "127.0.0.1", "port": 0, "drain_seconds": 0.2, "limits": limits}
+    server = Server(msgspec.convert(options, Config))
     server.stream("down").input(Script).handler(down)
     server.stream("up").direction("client").input(Item).handler(up)
     server.stream("both").direction("bidi").input(Item).handler(both)
@@ -347,8 +345,6 @@ class Client(asyncio.Protocol):
         self.sent: list[Sent] = []
         self.over = False
         """Whether the program ended this connection."""
-        self.told = 0
-        """Errors without an id that are on their way."""
         self.expected: list[str] = []
         """The codes of the errors without an id that must come."""
         self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -364,7 +360,6 @@ class Client(asyncio.Protocol):
     # What comes
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
         self.transport = transport  # type: ignore[assignment]  # uvloop's is one in all but its class
         sock = transport.get_extra_info("socket")
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -659,8 +654,8 @@ class Call(NamedTuple):
 Replies = list[tuple[str, str]]
 """Types and codes of what is said at once."""
 
-Next = tuple[Call | None, bool, Replies, int]
-"""The call that is open, whether the id has ever ended, what is said, and how many ends that says."""
+Next = tuple[Call | None, bool, Replies]
+"""The call that is open, whether the id has ever ended, and what is said."""
 
 
 def followed(call: Call | None, known: bool, sent: Sent) -> Iterator[Next]:
@@ -674,42 +669,42 @@ def followed(call: Call | None, known: bool, sent: Sent) -> Iterator[Next]:
             answer = "stream:error" if op.type == "stream:start" else "error"
             refusal = refused(op)
             if call is not None:
-                yield call, known, [("error", "ALREADY_EXISTS")], 0
+                yield call, known, [("error", "ALREADY_EXISTS")]
             elif refusal is not None:
-                yield None, True, [(answer, refusal)], 1
+                yield None, True, [(answer, refusal)]
             else:
-                yield Call(sent.number, op, credit=op.credit), known, [], 0
+                yield Call(sent.number, op, credit=op.credit), known, []
         case Data() as op:
             if call is None:
-                yield None, known, [] if known else [("error", "NOT_FOUND")], 0
+                yield None, known, [] if known else [("error", "NOT_FOUND")]
             elif not call.reads or call.finished:
-                yield call, known, [("error", "FAILED_PRECONDITION")], 0
+                yield call, known, [("error", "FAILED_PRECONDITION")]
             elif call.op.credit is None or sent.granted:
-                yield call._replace(fed=(*call.fed, sent.number if op.good else None)), known, [], 0
+                yield call._replace(fed=(*call.fed, sent.number if op.good else None)), known, []
             else:
                 if not call.exceeded and len(call.fed) < MARK + len(call.taken()[0]) // BATCH * BATCH:
-                    yield call._replace(fed=(*call.fed, sent.number if op.good else None)), known, [], 0
+                    yield call._replace(fed=(*call.fed, sent.number if op.good else None)), known, []
                 if len(call.fed) >= MARK:
-                    yield call._replace(exceeded=True), known, [], 0
+                    yield call._replace(exceeded=True), known, []
         case End():
             if call is None:
-                yield None, known, [] if known else [("error", "NOT_FOUND")], 0
+                yield None, known, [] if known else [("error", "NOT_FOUND")]
             else:
-                yield call._replace(finished=call.reads), known, [], 0
+                yield call._replace(finished=call.reads), known, []
         case Cancel():
-            yield call and call._replace(cancelled=True), known, [], 0
+            yield call and call._replace(cancelled=True), known, []
         case Credit() as op:
             if op.credit in BAD_GRANTS:
-                yield call, known, [("error", "INVALID_ENVELOPE")], 0
+                yield call, known, [("error", "INVALID_ENVELOPE")]
             elif call is None or call.credit is None or call.op.procedure == "one":
-                yield call, known, [], 0
+                yield call, known, []
             else:
                 assert op.credit is not None
-                yield call._replace(credit=call.credit + op.credit), known, [], 0
+                yield call._replace(credit=call.credit + op.credit), known, []
                 if call.credit + op.credit > MAX_CREDIT:
-                    yield call, known, [("error", "INVALID_ENVELOPE")], 0
+                    yield call, known, [("error", "INVALID_ENVELOPE")]
         case Junk() as op:
-            yield call, known, [("error", JUNK_WITH_ID[op.number][1])], 0
+            yield call, known, [("error", JUNK_WITH_ID[op.number][1])]
 
 
 def refused(op: Open) -> str | None:
@@ -782,7 +777,7 @@ class History:
         refusals = sum(reply in _REFUSALS for reply in self.said[:said])
         if sent.ends > ended + refusals:
             return False
-        for after, knows, replies, _ in followed(call, known, sent):
+        for after, knows, replies in followed(call, known, sent):
             if self.said[said : said + len(replies)] != replies:
                 continue
             opened = after is not None and call is None and is_granted_items(after.op)

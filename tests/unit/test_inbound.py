@@ -35,7 +35,7 @@ class Client:
         return item * 10
 
     def push(self, *items: int, size: int = 1) -> int:
-        return self.inbound.push([Unread(item) for item in items], [size] * len(items))
+        return self.inbound.push([Unread(item) for item in items], size * len(items))
 
 
 async def read(inbound: Inbound) -> Any:
@@ -78,7 +78,7 @@ async def test_an_item_is_decoded_when_it_is_read_and_once() -> None:
 
 async def test_an_item_that_is_decoded_already_is_given_as_it_is() -> None:
     client = Client()
-    client.inbound.push([1, None, "x"], [1, 1, 1])
+    client.inbound.push([1, None, "x"], 3)
     client.inbound.end()
     assert await read_all(client.inbound) == [1, None, "x"] and client.decoded == []
 
@@ -86,7 +86,7 @@ async def test_an_item_that_is_decoded_already_is_given_as_it_is() -> None:
 async def test_items_of_both_sorts_keep_their_order() -> None:
     client = Client()
     client.push(1)
-    client.inbound.push([5], [1])
+    client.inbound.push([5], 1)
     client.push(2)
     assert [await read(client.inbound) for _ in range(3)] == [10, 5, 20]
 
@@ -222,17 +222,19 @@ def test_up_to_the_mark_nothing_is_parked(mark: int) -> None:
     assert client.inbound.parked == 0
 
 
-def test_what_is_beyond_the_mark_is_parked_by_its_bytes() -> None:
+def test_what_is_beyond_the_mark_is_parked_by_its_share_of_the_bytes() -> None:
     client = Client(mark=3)
-    assert client.inbound.push([1, 2], [10, 20]) == 0
-    assert client.inbound.push([3, 4, 5], [30, 40, 50]) == 90
-    assert client.inbound.push([6], [60]) == 60
-    assert client.inbound.parked == 150
+    assert client.inbound.push([1, 2], 1000) == 0
+    assert client.inbound.push([3, 4, 5], 120) == 80
+    assert client.inbound.push([6], 60) == 60
+    assert client.inbound.parked == 140
 
 
 async def test_reading_makes_room_by_the_bytes_of_what_was_beyond_the_mark_first() -> None:
     client = Client(mark=2)
-    client.inbound.push([1, 2, 3, 4], [1_000_000, 1_000_000, 5000, 6000])
+    client.inbound.push([1, 2], 1_000_000)
+    for size in (5000, 6000):
+        client.inbound.push([3], size)
     assert client.inbound.parked == 11_000
     await read(client.inbound)
     assert client.freed == [5000] and client.inbound.parked == 6000
@@ -240,16 +242,29 @@ async def test_reading_makes_room_by_the_bytes_of_what_was_beyond_the_mark_first
     assert client.freed == [5000, 6000] and client.inbound.parked == 0
     await read(client.inbound)
     await read(client.inbound)
-    assert sum(client.freed) == 11_000
+    assert client.freed == [5000, 6000]
 
 
-async def test_all_room_is_reported_once_nothing_is_parked() -> None:
+async def test_what_came_as_one_makes_room_as_one() -> None:
     client = Client(mark=1)
     parked = client.push(*range(100), size=7)
-    while client.inbound.parked:
+    assert parked == client.inbound.parked == 99 * 7
+    for _ in range(98):
         await read(client.inbound)
-    assert sum(client.freed) == parked == 99 * 7
-    assert len(client.freed) < 20
+    assert client.freed == [] and client.inbound.parked == parked
+    await read(client.inbound)
+    assert client.freed == [parked] and client.inbound.parked == 0
+
+
+async def test_each_read_beyond_the_mark_is_progress() -> None:
+    client = Client(mark=1)
+    client.push(1, 2, 3)
+    client.push(4)
+    seen = [client.inbound.progress]
+    for _ in range(3):
+        await read(client.inbound)
+        seen.append(client.inbound.progress)
+    assert len(set(seen)) == 4
 
 
 async def test_each_item_that_is_read_is_told_once() -> None:
@@ -320,15 +335,18 @@ async def test_any_program_of_pushes_and_reads_loses_nothing_and_counts_right() 
 
 
 async def follow(mark: int, steps: Sequence[int]) -> None:
-    client, model, number = Client(mark), list[int](), 0
+    """The room of items that came as one, three at most, may be made with the last of them."""
+    client, model, number, total = Client(mark), list[int](), 0, 0
     for push in steps:
         if push:
             items = range(number + 1, number + 1 + 1 + number % 3)
             number = items[-1]
-            client.push(*items, size=5000)
+            total += client.push(*items, size=5000)
             model += items
         elif model:
             assert await read(client.inbound) == model.pop(0) * 10
-        assert client.inbound.parked == 5000 * max(0, len(model) - mark)
+        beyond = max(0, len(model) - mark)
+        assert 5000 * beyond <= client.inbound.parked <= 5000 * (beyond + 2 * (beyond > 0))
+    assert sum(client.freed) == total - client.inbound.parked
     client.inbound.end()
     assert await read_all(client.inbound) == [item * 10 for item in model]
