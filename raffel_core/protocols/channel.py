@@ -200,10 +200,13 @@ class Channel(Stream):
         connection, route = self.connection, self.session.route
         while connection.outbox.paused:  # also for those that wait with it: each result is written before the next
             await connection.room_for(self.queue)
-        if self.binary and route.output.bytes:
-            self.result = wire.binary_prefix(self.json_id, b"response") + as_bytes(result)
+        raw = self.binary and route.output.bytes
+        if raw:
+            answer = wire.binary_prefix(self.json_id, b"response") + as_bytes(result)
         else:
-            self.result = wire.response(self.json_id, dump(route, result))
+            answer = wire.response(self.json_id, dump(route, result))
+        connection.frame(raw)(len(answer))  # one that cannot be framed is an error of this call
+        self.result = answer
 
     # Items up
 

@@ -96,5 +96,9 @@ class LengthPrefixReader:
 
 
 def head(size: int) -> bytes:
-    """What comes before a message of this size."""
+    """What comes before a message of this size. MESSAGE_TOO_LARGE: no length of it begins with 0."""
+    if size > MAX_MESSAGE:
+        raise RaffelError(
+            "MESSAGE_TOO_LARGE", f"a message of {size} bytes, and none over TCP has more than {MAX_MESSAGE}"
+        )
     return size.to_bytes(HEADER, "big")

@@ -492,3 +492,32 @@ async def test_in_development_a_reload_puts_a_stream_on_new_code(serve, project,
     project({"routes/a.stream.py": RELOADED.replace("old", "new")})
     await server.reload()
     assert await wire.receive() == {"type": "stream:data", "id": "s", "payload": ["new", {"x": 1}, "7"]}
+
+
+# What is longer than a length can say
+
+
+@pytest.mark.parametrize("kind", ["request", "stream"])
+async def test_an_answer_that_no_length_can_name_is_an_error_of_its_call_alone(build, tcp, kind):
+    server = build()
+
+    @server.procedure("vast")
+    async def vast():
+        return "x" * LARGEST
+
+    @server.stream("vaster")
+    async def vaster():
+        yield "x"
+        yield "x" * LARGEST
+
+    await server.start()
+    wire = await tcp(server)
+    if kind == "request":
+        await wire.request("v", "vast")
+    else:
+        await wire.open("v", "vaster")
+        assert (await wire.receive())["payload"] == "x"
+    ended = "error" if kind == "request" else "stream:error"
+    assert code(await wire.receive()) == (ended, "v", "MESSAGE_TOO_LARGE")
+    await wire.send(ADD)
+    assert await wire.receive() == ADDED
