@@ -69,6 +69,9 @@ def test_a_head_is_four_bytes_big_endian() -> None:
     assert head(0) == b"\0\0\0\0"
     assert head(258) == b"\0\0\1\2"
     assert head(MAX_MESSAGE) == b"\0\xff\xff\xff"
+    with pytest.raises(RaffelError) as refused:
+        head(MAX_MESSAGE + 1)
+    assert refused.value.code == "MESSAGE_TOO_LARGE"
 
 
 @both_ways
@@ -140,7 +143,7 @@ def test_a_message_of_exactly_the_limit_is_read(limit: int) -> None:
 @pytest.mark.parametrize("size", [101, 1000, MAX_MESSAGE, 2**32 - 1])
 def test_a_longer_one_is_refused_by_its_length_alone(take: Take, size: int) -> None:
     with pytest.raises(RaffelError) as raised:
-        read([head(size)], take, limit=100)
+        read([size.to_bytes(HEADER, "big")], take, limit=100)
     assert raised.value.code == "MESSAGE_TOO_LARGE"
     assert str(size) in raised.value.message and "100" in raised.value.message
 
@@ -151,7 +154,7 @@ def test_no_message_is_longer_than_a_first_byte_of_zero_allows(limit: int) -> No
     reader.feed(head(MAX_MESSAGE))
     assert reader.take() is None
     reader = LengthPrefixReader(limit)
-    reader.feed(head(MAX_MESSAGE + 1))
+    reader.feed((MAX_MESSAGE + 1).to_bytes(HEADER, "big"))
     assert str(MAX_MESSAGE) in refused(reader)
 
 
