@@ -355,7 +355,7 @@ def test_options_have_the_defaults_that_the_tables_say() -> None:
         if names.split("`")[1] in OPTIONS
         for name, value in zip(names.split(", "), values.split(", "), strict=True)
     }
-    assert len(said) == 23
+    assert len(said) == 25
     assert said == {name: in_words(OPTIONS[name].default) for name in said}
 
 
