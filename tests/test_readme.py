@@ -364,6 +364,8 @@ def in_words(value: Any) -> str:
     match value:
         case None:
             return "null"
+        case bool():
+            return json.dumps(value)
         case tuple():
             return json.dumps(value)
         case float():
