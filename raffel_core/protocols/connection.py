@@ -318,10 +318,15 @@ class Connection(asyncio.Protocol, Generic[W]):
         if half_closed:
             self.transport.write_eof()
         self.resume_reading()
+        self._moved_at = self.hub.loop.time()
         self._leaving = self.hub.loop.call_later(LINGER_SECONDS, self._part)
 
     def _part(self) -> None:
-        if self._unsent():  # it still reads what it was told, and is cut where it does not
+        """Ends the connection once the peer has all that it was told, or takes nothing more of it."""
+        now, pending = self.hub.loop.time(), self._unsent()
+        if pending != self._pending:
+            self._pending, self._moved_at = pending, now
+        if pending and now - self._moved_at < self.hub.config.limits.stall_seconds:
             self._leaving = self.hub.loop.call_later(LINGER_SECONDS, self._part)
         else:
             self.transport.abort()

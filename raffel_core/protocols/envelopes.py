@@ -130,6 +130,9 @@ class EnvelopeConnection(Connection[LaneOutbox]):
         """Writes everything that is queued and then these bytes, ends all calls, and waits for the peer to close."""
         self.closing = True
         self.held = self._full = False
+        if self.transport.is_closing():
+            self.end_sessions("client_disconnected")
+            return  # the peer was first, and is not told anything
         data = self.outbox.take_all() + last
         if data:
             self.transport.write(data)

@@ -146,19 +146,19 @@ class Call:
 
     async def leave(self, *, reset: bool = False) -> None:
         """Vanishes, without a word; with `reset`, as a machine that knows nothing of the connection any more."""
-        raise NotImplementedError
+        raise NotImplementedError  # each client has its own way
 
     async def cancel(self) -> None:
         """Ends the call and keeps the connection."""
-        raise NotImplementedError
+        raise NotImplementedError  # no scenario asks it of a protocol without Can.CANCEL
 
     async def send(self, data: Any) -> None:
         """Sends an item."""
-        raise NotImplementedError
+        raise NotImplementedError  # no scenario asks it of a protocol that carries no items up: `Carrier.kinds`
 
     async def end(self) -> None:
         """Says that there are no more items."""
-        raise NotImplementedError
+        raise NotImplementedError  # as `send`
 
 
 class Client(Protocol):

@@ -128,7 +128,7 @@ class HttpClient:
         return len(msgspec.json.encode(input))
 
     def weigh_item(self, data: Any) -> int:
-        raise NotImplementedError
+        raise NotImplementedError  # HTTP carries no items up, so no scenario has one to weigh
 
     def pause(self) -> None:
         self._reading.clear()
