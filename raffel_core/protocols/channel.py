@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from raffel_core.context import Event
 from raffel_core.inbound import Inbound, Unread
-from raffel_core.protocols.items import as_bytes, dump, mark_of, unseen
+from raffel_core.protocols.items import as_bytes, dump, unseen
+from raffel_core.protocols.pump import Form, prioritise, pump
 from raffel_core.route import Kind, Route
-from raffel_core.schema.invalid import OUTPUT, UNWRITABLE, unwritable
 from raffel_core.session import Session
-from raffel_core.stream import RaffelStream
 from raffel_core.wire import envelope as wire
 from raffel_core.wire.envelope import Envelope
 from raffel_core.wire.lanes import Queue
-from raffel_core.wire.outbox import CHECK_BYTES, FLUSH_BYTES, SLICE_SECONDS
 from raffel_core.wire.protocol import READING, SERVER, UNARY, State, Stream
 
 if TYPE_CHECKING:
@@ -32,11 +30,9 @@ class Payload(NamedTuple):
 Frame = Callable[[int], bytes]
 """What comes before a message of this size."""
 
-_NO_TURN = 0
 _ENVELOPE = 128
 """What an item that waits costs beside its payload, in bytes."""
 _BRACE = ord("}")
-_HEADS = 512
 _RUN = 64
 """Items that are taken in before it is asked again whether there is room."""
 _SHORT = 512
@@ -91,73 +87,23 @@ class Channel(Stream):
 
     async def pump(self, items: AsyncIterator[Any]) -> None:
         """Takes the items of one opening to the outbox."""
-        connection, session, queue = self.connection, self.session, self.queue
-        hub, outbox, route = connection.hub, connection.outbox, session.route
-        if not self.ranked and not queue.listed:
-            queue.priority = items.priority if isinstance(items, RaffelStream) else route.meta.priority
+        route = self.session.route
+        if not self.ranked:
+            prioritise(self, items, route)
         raw = self.binary and route.output.bytes
         exact, fits, encode = (bytes, _never, bytes) if raw else (unseen(route), route.output.fits, route.output.encode)
         prefix, tail = _around(self.json_id, raw)
-        frame, around, heads = connection.frame(raw), len(prefix) + len(tail), dict[int, bytes]()
-        append, credited = queue.parts.append, self.credit is not None
-        mark = mark_of(items, route, hub.config)
-        now = hub.loop.time
-        turn, since, written, queued, share, checkpoint = _NO_TURN, now(), 0, 0, FLUSH_BYTES, CHECK_BYTES
-        async for item in items:
-            if credited:
-                if self.credit == 0:
-                    await self._more()
-                self.credit -= 1  # type: ignore[operator]  # `credited` says that there is one
-            if type(item) is exact or fits(item):
-                try:
-                    data = encode(item)
-                except UNWRITABLE as error:
-                    raise unwritable(OUTPUT, error) from error
-                size = len(data)
-                try:
-                    head = heads[size]
-                except KeyError:
-                    head = frame(size + around) + prefix
-                    if len(heads) < _HEADS:
-                        heads[size] = head
-                append(head)
-                append(data)
-                append(tail)
-                size += around
-            else:
-                size = self._push_other(queue, route, item, raw)
-            written += size
-            if outbox.turn is not turn:
-                if session.interrupted or outbox.closed:
-                    if queue is not self.queue:
-                        queue.parts.clear()
-                    raise asyncio.CancelledError
-                turn = outbox.announce(queue) or _NO_TURN
-                if turn == _NO_TURN:
-                    queued += 1
-                    if outbox.full(queue, size) or queued >= mark or written >= share:
-                        await connection.room_for(queue)
-                        written, queued, since, share = 0, 0, now(), connection.share(queue)
-                        checkpoint = min(CHECK_BYTES, share)
-                        if session.interrupted or outbox.closed:
-                            raise asyncio.CancelledError
-                elif not outbox.dirty:
-                    outbox.dirty = True
-                    hub.flush_soon(connection)
-            if written > checkpoint:
-                if written < share and now() - since < SLICE_SECONDS:
-                    checkpoint = written + CHECK_BYTES
-                    continue
-                if share == FLUSH_BYTES:
-                    connection.flush()
-                if outbox.paused:
-                    await connection.room_for(queue)
-                else:
-                    await asyncio.sleep(0)  # the others have their turn
-                if session.interrupted:
-                    raise asyncio.CancelledError
-                written, queued, since, share = 0, 0, now(), connection.share(queue)
-                checkpoint = min(CHECK_BYTES, share)
+        frame, extra = self.connection.frame(raw), len(prefix) + len(tail)
+        form = Form(
+            exact,
+            fits,
+            encode,
+            lambda size: frame(size + extra) + prefix,
+            tail,
+            extra,
+            lambda queue, item: self._push_other(queue, route, item, raw),
+        )
+        await pump(self, items, form)
 
     def _push_other(self, queue: Queue, route: Route, item: Any, raw: bool) -> int:
         """Pushes any other item: one with an id, of another type, or one that is not what the route promises."""
@@ -182,7 +128,7 @@ class Channel(Stream):
         self.queue = Queue(self.queue.priority)
         self.connection.outbox.turn = None
 
-    async def _more(self) -> None:
+    async def more(self) -> None:
         """Waits for credit. The handler is an item ahead of it: only so is its end seen, which needs none."""
         while self.credit == 0:
             if self.session.interrupted:

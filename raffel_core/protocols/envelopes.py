@@ -6,18 +6,18 @@ WebSocket and TCP bring the frames (`frame`, `advance`) and their way of saying 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from raffel_core.context import Context, Outcome
 from raffel_core.errors import RaffelError
 from raffel_core.inbound import Inbound
 from raffel_core.protocols.channel import Channel, Frame, Payload, payload_of
-from raffel_core.protocols.connection import NEVER, Connection, Hub
+from raffel_core.protocols.connection import NEVER, Hub
+from raffel_core.protocols.multiplexed import MultiplexedConnection
 from raffel_core.route import Kind, Route
 from raffel_core.schema import schema_of
 from raffel_core.schema.contract import Schema
@@ -25,8 +25,8 @@ from raffel_core.schema.invalid import INPUT, Fault, invalid
 from raffel_core.session import Session, ended_early, timeout_seconds
 from raffel_core.wire import envelope as wire
 from raffel_core.wire.envelope import Envelope, Violation
-from raffel_core.wire.lanes import LOW_SHARE, LaneOutbox, Queue
-from raffel_core.wire.outbox import FLUSH_BYTES, SLICE_SECONDS
+from raffel_core.wire.lanes import Queue
+from raffel_core.wire.outbox import SLICE_SECONDS
 from raffel_core.wire.protocol import (
     Act,
     EnvelopeProtocol,
@@ -40,9 +40,6 @@ log = logging.getLogger("raffel")
 POOL_BYTES = 256 * 1024
 """What a connection keeps of items that came before their handlers wanted them; then it is not read."""
 
-REPLY_BYTES = 256 * 1024
-"""What may wait to be written on a connection; then it is not read."""
-
 CANCEL_SECONDS = 0.05
 """How long the answer to a `cancel` waits for the handler to have cleaned up."""
 
@@ -52,62 +49,42 @@ _LOOKS = 64
 _ANY: Schema[Any] = schema_of(None)
 
 
-class _Crowd(NamedTuple):
-    """Who waited for room last: the highest priority, how many have it, and how many have a lower one."""
-
-    priority: int
-    highest: int
-    lower: int
-
-
-_NOBODY = _Crowd(0, 1, 0)
-
-
-class EnvelopeConnection(Connection[LaneOutbox]):
+class EnvelopeConnection(MultiplexedConnection):
     """Reads envelopes, opens their calls, and writes what the calls produce."""
 
     __slots__ = (
         "_channels",
-        "_crowd",
         "_due",
-        "_full",
         "_going_on",
         "_looks",
         "_metadata",
         "_parked",
         "_protocol",
         "_until",
-        "_waiters",
-        "closing",
-        "held",
     )
 
     name: ClassVar[str]
     """What handlers see as `ctx.protocol`."""
 
     def __init__(self, hub: Hub, metadata: Mapping[str, str], due: float = NEVER) -> None:
-        super().__init__(hub, LaneOutbox())
+        super().__init__(hub)
         self._metadata: Mapping[str, str] = MappingProxyType(
             {key: value for key, value in metadata.items() if key != "timeout-ms"}
         )
         self._protocol: EnvelopeProtocol[Channel] = EnvelopeProtocol()
         self._channels: set[Channel] = set()
         """The calls whose handlers run, also those that the client has been told the end of."""
-        self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
-        self._crowd = _NOBODY
         self._parked = 0
         self._until = 0.0
         """When the others have their turn."""
         self._looks = 0
-        self._full = False
-        """Whether as much waits as may: for handlers, or to be written."""
         self._going_on = False
         self._due = due
         """When the message that has begun must be complete."""
-        self.held = False
-        """Whether nothing is read, and nothing that was read is looked at: until there is room, or the next turn."""
-        self.closing = False
-        """Whether the peer has been told the end: what it still sends is not looked at."""
+
+    @property
+    def calls(self) -> Collection[Channel]:
+        return self._channels
 
     @abstractmethod
     def frame(self, binary: bool) -> Frame:
@@ -126,19 +103,6 @@ class EnvelopeConnection(Connection[LaneOutbox]):
     def goodbye(self, reason: str) -> None:
         """Says the end of the connection after everything that is queued, and closes."""
 
-    def leave(self, last: bytes = b"", *, half_closed: bool) -> None:
-        """Writes everything that is queued and then these bytes, ends all calls, and waits for the peer to close."""
-        self.closing = True
-        self.held = self._full = False
-        if self.transport.is_closing():
-            self.end_sessions("client_disconnected")
-            return  # the peer was first, and is not told anything
-        data = self.outbox.take_all() + last
-        if data:
-            self.transport.write(data)
-        self.end_sessions("client_disconnected")
-        self.linger(half_closed=half_closed)
-
     # What the transport reports
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -146,35 +110,11 @@ class EnvelopeConnection(Connection[LaneOutbox]):
         if self._due < NEVER:
             self.wake_at(self._due)
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.end_sessions(self.lost_reason(exc))
-        super().connection_lost(exc)
-
-    def eof_received(self) -> None:
-        self.end_sessions("client_disconnected")
-
-    def end_sessions(self, reason: str) -> None:
-        for channel in list(self._channels):
-            channel.session.cancel(reason)
-
     def drain(self) -> None:
         if not self._channels:
             self.goodbye("server_draining")
 
     # Writing
-
-    def flush(self) -> None:
-        if self.closing:
-            return  # the last word has been said
-        outbox = self.outbox
-        data = outbox.take()
-        while data:
-            self.transport.write(data)
-            if outbox.empty:
-                break
-            data = outbox.take()
-        if not outbox.paused:
-            self._crowd = _NOBODY  # what the network takes at once, nobody competes for
 
     def say(self, message: bytes) -> None:
         """Sends a message of the connection itself, before all items."""
@@ -182,52 +122,13 @@ class EnvelopeConnection(Connection[LaneOutbox]):
         if outbox.closed:
             return
         outbox.replies.append(self.frame(False)(len(message)) + message)
-        self._written(len(message))
+        self.written(len(message))
 
     def _push(self, queue: Queue, message: bytes, *, binary: bool = False) -> None:
         """Sends a message behind what its stream has queued."""
         queue.parts += (self.frame(binary)(len(message)), message, b"")
         self.outbox.announce(queue)
-        self._written(len(message))
-
-    def _written(self, size: int) -> None:
-        outbox = self.outbox
-        outbox.waiting += size
-        if outbox.paused:
-            if outbox.waiting >= REPLY_BYTES:
-                self._hold()
-        elif outbox.waiting >= FLUSH_BYTES:
-            self.flush()
-        elif not outbox.dirty:
-            outbox.dirty = True
-            self.hub.flush_soon(self)
-
-    async def room_for(self, queue: Queue) -> None:
-        """Waits until the connection can be written, or is lost; the highest priority goes on first."""
-        if self.outbox.paused and not self.outbox.closed:
-            waiter = self.hub.loop.create_future()
-            self._waiters.append((-queue.priority, next(_places), waiter))
-            await waiter
-
-    def share(self, queue: Queue) -> int:
-        """How much a stream may push in a turn, of what it and those that compete with it may push together."""
-        priority, highest, lower = self._crowd
-        if not lower:
-            return FLUSH_BYTES // highest
-        low = FLUSH_BYTES // LOW_SHARE
-        return (FLUSH_BYTES - low) // highest if queue.priority >= priority else low // lower
-
-    def _give_room(self) -> None:
-        waiters = [waiter for waiter in self._waiters if not waiter[2].done()]
-        self._waiters = []
-        if waiters:
-            waiters.sort()
-            first = waiters[0][0]
-            highest = sum(rank == first for rank, _, _ in waiters)
-            self._crowd = _Crowd(-first, highest, len(waiters) - highest)
-        for _, _, waiter in waiters:
-            waiter.set_result(None)
-        self._release()
+        self.written(len(message))
 
     # Reading
 
@@ -235,26 +136,20 @@ class EnvelopeConnection(Connection[LaneOutbox]):
         """Counts an item that no handler has room for."""
         self._parked += size
         if self._parked >= POOL_BYTES:
-            self._hold()
+            self.hold()
         stall = self.hub.config.limits.stall_seconds
         self.wake_at(self.hub.loop.time() + min(1.0, stall / 4))
 
     def unpark(self, size: int) -> None:
         self._parked -= size
-        self._release()
+        self.release()
 
-    def _hold(self) -> None:
-        if not self._full and not self.closing and not self.outbox.closed:
-            self._full = self.held = True
-            self.pause_reading()
+    def release(self) -> None:
+        if self._parked <= POOL_BYTES // 2:
+            super().release()
 
-    def _release(self) -> None:
-        """Goes on reading, in a turn of its own, once there is room again."""
-        if not self._full or self._parked > POOL_BYTES // 2:
-            return
-        if self.outbox.paused and self.outbox.waiting >= REPLY_BYTES // 2:
-            return
-        self._full = False
+    def go_on(self) -> None:
+        """Looks at what was read, in a turn of its own, and reads on."""
         self._go_on_soon()
 
     def _rest(self) -> None:
@@ -475,9 +370,6 @@ class EnvelopeConnection(Connection[LaneOutbox]):
             self._push(channel.queue, channel.result, binary=channel.result[0] == wire.BINARY)
         else:
             self._push(channel.queue, wire.stream_end(channel.json_id))
-
-
-_places = itertools.count()
 
 
 def _read(schema: Schema[Any], payload: bytes, binary: bool, params: Mapping[str, str] | None) -> Any:

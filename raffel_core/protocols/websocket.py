@@ -105,7 +105,7 @@ class WebSocketConnection(EnvelopeConnection):
     def send_frame(self, frame: bytes) -> None:
         """Sends a whole frame before all items."""
         self.outbox.replies.append(frame)
-        self._written(len(frame))
+        self.written(len(frame))
 
     # The end
 

@@ -24,12 +24,25 @@ class Queue:
 
     __slots__ = ("listed", "parts", "priority")
 
+    blocked = False
+    """Whether the stream's own flow control lets nothing be written, whatever the connection could take."""
+
     def __init__(self, priority: int = 0) -> None:
         self.parts: list[bytes] = []
         self.priority = priority
         """May be set while the queue is not listed."""
         self.listed = False
         """Whether the outbox knows that there is something to write."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is something to write that may be written."""
+        return bool(self.parts)
+
+    @property
+    def size(self) -> int:
+        """Bytes that wait."""
+        return sum(map(len, self.parts))
 
     def take(self, limit: int) -> bytes:
         """The first messages, whole ones, until their bytes reach the limit."""
@@ -93,6 +106,8 @@ class LaneOutbox:
 
     def announce(self, queue: Queue) -> int | None:
         """Lists a queue for the next flush. Returns the turn, or None while nothing can be written."""
+        if queue.blocked:
+            return None
         if not queue.listed and not self.closed:
             queue.listed = True
             if self._only is None and not self._lanes:
@@ -168,8 +183,7 @@ class LaneOutbox:
         self.replies.clear()
         for priority in sorted(self._lanes, reverse=True):
             for queue in self._lanes[priority]:
-                parts += queue.parts
-                queue.parts.clear()
+                parts.append(queue.take_all())
                 queue.listed = False
         self._lanes.clear()
         self.waiting = 0
@@ -202,7 +216,7 @@ class LaneOutbox:
             piece = queue.take(limit - size if len(lane) == 1 else min(QUANTUM, limit - size))
             size += len(piece)
             pieces.append(piece)
-            if queue.parts:
+            if queue.ready:
                 lane.rotate(-1)
             else:
                 queue.listed = False
@@ -215,9 +229,7 @@ class LaneOutbox:
         self.paused = True
         self.turn = None
         self._spread()
-        self._weights = {
-            priority: sum(sum(map(len, queue.parts)) for queue in lane) for priority, lane in self._lanes.items()
-        }
+        self._weights = {priority: sum(queue.size for queue in lane) for priority, lane in self._lanes.items()}
         self.waiting = sum(map(len, self.replies)) + sum(self._weights.values())
 
     def resume(self) -> None:
