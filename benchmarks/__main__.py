@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example: python -m benchmarks --quick --rows hot,turn",
     )
     parser.add_argument(
-        "--quick", action="store_true", help="about two minutes: few rounds, only the sides with a target"
+        "--quick", action="store_true", help="about three minutes: few rounds, only the sides with a target"
     )
     parser.add_argument("--rows", type=_rows, default=list(ROWS), metavar="NAME,...", help=f"of {', '.join(ROWS)}")
     return parser

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 
 from websockets.exceptions import WebSocketException
 
-from benchmarks import slowly
+from benchmarks import grpcio, slowly
 from benchmarks.servers import CannotRun, Server, serve
 from benchmarks.sides import Side
+from benchmarks.ticks import query, sum_, tick
 
 
 def _tick(seq: int) -> dict[str, Any]:
@@ -47,6 +48,22 @@ UPLOADED = [_tick(seq) for seq in (1, 2, 4)]
 SUM = {"count": 3, "total": 7}
 
 
+class Answered(NamedTuple):
+    stream: str
+    path: str
+    messages: list[bytes]
+    answers: list[bytes]
+
+
+SENT = [tick(seq) for seq in (1, 2, 4)]
+ANSWERED = (
+    Answered("unary", "/Ticks/Unary", [tick(300)], [tick(300)]),
+    Answered("server", "/Ticks/Server", [query(200)], [tick(seq) for seq in range(200)]),
+    Answered("client", "/Ticks/Client", SENT, [sum_(3, 7)]),
+    Answered("bidi", "/Ticks/Bidi", SENT, SENT),
+)
+
+
 @cache
 def trouble(side: Side) -> str | None:
     """Why the side cannot be compared: it does not start, or sends other items than it should. None: it can."""
@@ -54,6 +71,9 @@ def trouble(side: Side) -> str | None:
         with serve(side.command) as server:
             if "up" in side.streams:
                 _verify(side, "up", lambda: slowly.upload_to(server, side, UPLOADED), SUM)
+            for call in ANSWERED:
+                if call.stream in side.streams:
+                    _verify_call(server, side, call)
             for expected in EXPECTED:
                 if expected.stream in side.streams:
                     _verify_stream(server, side, expected)
@@ -68,6 +88,10 @@ def _verify_stream(server: Server, side: Side, expected: Expected) -> None:
             return list(items if expected.ends else islice(items, expected.items))
 
     _verify(side, expected.stream, read, [expected.item(seq) for seq in range(expected.items)])
+
+
+def _verify_call(server: Server, side: Side, call: Answered) -> None:
+    _verify(side, call.path, lambda: grpcio.answers_of(server, call.path, *call.messages), call.answers)
 
 
 def _verify(side: Side, stream: str, ask: Callable[[], Any], wanted: Any) -> None:

@@ -171,9 +171,11 @@ class Context:
     """One call, as its handler sees it."""
 
     __slots__ = (
+        "_initial_metadata",
         "_on_close",
         "_request_id",
         "_state",
+        "_trailing_metadata",
         "app",
         "auth",
         "deadline",
@@ -225,6 +227,30 @@ class Context:
         self._request_id: str | None = None
         self._state: SimpleNamespace | None = None
         self._on_close: list[Callable[[Outcome], Any]] | None = None
+        self._initial_metadata: dict[str, str | bytes] | None = None
+        self._trailing_metadata: dict[str, str | bytes] | None = None
+
+    @property
+    def initial_metadata(self) -> dict[str, str | bytes]:
+        """What gRPC sends before the first item; other protocols have no place for it.
+
+        Names that end in `-bin` have bytes or base64 text, all others printable ASCII.
+        """
+        if self._initial_metadata is None:
+            self._initial_metadata = {}
+        return self._initial_metadata
+
+    @property
+    def trailing_metadata(self) -> dict[str, str | bytes]:
+        """What gRPC sends with the end; like `initial_metadata`."""
+        if self._trailing_metadata is None:
+            self._trailing_metadata = {}
+        return self._trailing_metadata
+
+    @property
+    def sent_metadata(self) -> tuple[Mapping[str, str | bytes] | None, Mapping[str, str | bytes] | None]:
+        """The two of them, None where nobody has asked for them."""
+        return self._initial_metadata, self._trailing_metadata
 
     @property
     def request_id(self) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
+from raffel_core.errors import RaffelError
 from raffel_core.stream import OPEN, RaffelStream
 
 
@@ -91,3 +92,89 @@ class Inbound(RaffelStream[Any]):
             self._beyond = self._bytes = 0
             self._runs.clear()
             self._free(self.parked)
+
+
+class Splitter(Protocol):
+    """Makes messages of bytes. Both raise RaffelError for bytes that are none."""
+
+    more: bool
+    """Whether there are further messages without further bytes."""
+
+    def feed(self, data: bytes) -> list[bytes]: ...
+
+    def end(self) -> None:
+        """There are no further bytes."""
+
+
+class Chunks(RaffelStream[Any]):
+    """Items out of a client's bytes: split when all before them have been read, decoded when they are read.
+
+    Whoever pushes has a window, and `on_read` says how many bytes of it are free again. An item that is not what the
+    schema wants raises from the read that met it; bytes that are no messages raise from every read after those before.
+    """
+
+    __slots__ = ("_chunks", "_decode", "_ended", "_lent", "_splitter", "on_read")
+
+    def __init__(self, splitter: Splitter, decode: Callable[[bytes], Any], high_water_mark: int) -> None:
+        super().__init__(high_water_mark=high_water_mark)
+        self._splitter = splitter
+        self._decode = decode
+        self._chunks: deque[bytes] = deque()
+        self._lent = 0
+        """Bytes of the chunk whose messages are being read."""
+        self._ended = False
+        self.on_read: Callable[[int], None] | None = None
+
+    @property
+    def first(self) -> bytes | None:
+        """The message that is read next; None while there is none."""
+        return self._items[0] if self._items else None
+
+    def push(self, chunk: bytes, *, end: bool) -> None:
+        """Takes bytes in; with `end` the last ones."""
+        if self._state is not OPEN or self._ended:
+            return
+        self._chunks.append(chunk)
+        self._ended = end
+        if not self._items:
+            self._split()
+            if self._readers and self._items:
+                self._advance()
+
+    def _take(self) -> Any:
+        message = self._items.popleft()
+        if not self._items:
+            self._split()
+        if self._readers or self._state is not OPEN:
+            self._advance()
+        return self._decode(message)
+
+    def _split(self) -> None:
+        """Goes on to the next messages, or to the end."""
+        splitter, chunks = self._splitter, self._chunks
+        try:
+            while not self._items:
+                if not splitter.more:
+                    self._give_back()
+                    if not chunks:
+                        break
+                    self._lent = len(chunks[0])
+                self._items.extend(splitter.feed(b"" if splitter.more else chunks.popleft()))
+            else:
+                return
+            if self._ended:
+                splitter.end()
+                self.end()
+        except RaffelError as error:
+            self._give_back()
+            chunks.clear()
+            self.error(error)
+
+    def _give_back(self) -> None:
+        lent, self._lent = self._lent, 0
+        if lent and self.on_read is not None:
+            self.on_read(lent)
+
+    def cancel(self, reason: str | None = None) -> None:
+        self._chunks.clear()
+        super().cancel(reason)

@@ -15,7 +15,7 @@ import signal
 import ssl
 import sys
 import time
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,9 +32,12 @@ from raffel_core.discovery.reload import Difference, difference
 from raffel_core.errors import Problem, ProjectError
 from raffel_core.interceptor import Interceptor
 from raffel_core.lifespan import Lifespan, RunningLifespan
+from raffel_core.protobuf.services import Services, services_of
 from raffel_core.protocols.connection import Hub
+from raffel_core.protocols.grpc import Grpc
 from raffel_core.protocols.http import Http
-from raffel_core.protocols.listener import BACKLOG, Listener, listening_socket
+from raffel_core.protocols.jsonrpc import JsonRpcCalls
+from raffel_core.protocols.listener import BACKLOG, Listener, Served, listening_socket
 from raffel_core.protocols.proxied import ProxiedListener
 from raffel_core.protocols.tcp import TcpConnection
 from raffel_core.protocols.websocket import WebSocketConnection
@@ -58,10 +61,12 @@ CLEANUP_SECONDS = 0.3
 LAST_SECONDS = 0.95
 """When, after the drain, a process that was told to end does so, whatever still runs in it."""
 
-IDLE_OPTIONS = frozenset({"grpc.port", "grpc.package", "metrics.token", "topics.url"})
+IDLE_OPTIONS = frozenset({"metrics.token", "topics.url"})
 """Options of the configuration that nothing reads yet."""
 
 _POLL_SECONDS = 0.02
+
+_OWN_ALPN: Mapping[str, tuple[str, ...]] = {"tcp": (), "grpc": ("h2",)}
 
 
 class Loaded(NamedTuple):
@@ -69,6 +74,8 @@ class Loaded(NamedTuple):
 
     router: Router
     lifespans: tuple[Lifespan, ...]
+    services: Services
+    """The routes as methods of gRPC; none where it is off."""
 
 
 class Server:
@@ -92,7 +99,9 @@ class Server:
         self._builders: list[RouteBuilder] = []
         self._built: dict[int, Route] = {}
         self._interceptors: list[Interceptor] = []
+        self._services: Services | None = None
         self._hub: Hub | None = None
+        self._grpc: Grpc | None = None
         self._listeners: list[asyncio.Server | ProxiedListener] = []
         self._lifespans: list[RunningLifespan] = []
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -161,6 +170,7 @@ class Server:
             if problems:
                 raise ProjectError(problems)
             router = registry.router()
+            services = self._methods(router)
         except BaseException:
             for loader in loaders:
                 loader.rollback()
@@ -169,9 +179,18 @@ class Server:
         for loader in loaders:
             loader.commit()
         modules.commit()
-        self._source = source
+        self._source, self._services = source, services
         lifespans = tuple(one.lifespan for one in staged if one.lifespan is not None)
-        return Loaded(router, lifespans)
+        return Loaded(router, lifespans, services)
+
+    def _methods(self, router: Router) -> Services:
+        """The routes as methods of gRPC. Those that did not change keep theirs."""
+        grpc = self.config.grpc
+        routes = router.routes.values() if grpc else ()
+        services, problems = services_of(routes, package=grpc.package if grpc else "", before=self._services)
+        if problems:
+            raise ProjectError(problems)
+        return services
 
     def _folder_loaders(self, modules: ProjectModules) -> list[FolderLoader]:
         self._loaders += [
@@ -222,8 +241,23 @@ class Server:
     @property
     def tcp_port(self) -> int:
         """The port on which TCP is served: the shared one, unless `tcp.port` gives it its own."""
-        own = self.config.tcp.port if self.config.tcp else None
-        return self.port if own is None else self._port(1, own)
+        return self._own_port("tcp")
+
+    @property
+    def grpc_port(self) -> int:
+        """The same of gRPC."""
+        return self._own_port("grpc")
+
+    def _own_port(self, protocol: str) -> int:
+        own = self._own_ports()
+        if protocol not in own:
+            return self.port
+        return self._port(1 + list(own).index(protocol), own[protocol])
+
+    def _own_ports(self) -> dict[str, int]:
+        """The protocols that do not use the shared port, in the order of their listeners."""
+        groups = {"tcp": self.config.tcp, "grpc": self.config.grpc}
+        return {name: group.port for name, group in groups.items() if group and group.port is not None}
 
     def _port(self, number: int, configured: int) -> int:
         sockets = self._listeners[number].sockets if self._listeners else ()
@@ -252,9 +286,9 @@ class Server:
         hub = Hub(self.config, loaded.router, app, development=self.development)
         app.calls = InProcess(lambda: hub.router)
         try:
-            tls = self._tls()
+            self._tls()  # a fault of it is told before anything runs
             self._lifespans = await self._started(loaded.lifespans, app)
-            await self._listen(hub, tls)
+            await self._listen(hub, loaded.services)
         except BaseException:
             for listener in self._listeners:
                 listener.close()
@@ -263,17 +297,24 @@ class Server:
             raise
         self._hub, self._stopping = hub, False
 
-    async def _listen(self, hub: Hub, tls: ssl.SSLContext | None) -> None:
+    async def _listen(self, hub: Hub, services: Services) -> None:
         """Opens the shared port, and those of protocols that have one of their own."""
-        config = self.config
-        http = Http(hub, {config.websocket.path: WebSocketConnection}).connection
+        config, own = self.config, self._own_ports()
+        http = Http(hub, {config.websocket.path: WebSocketConnection}, {config.jsonrpc.path: JsonRpcCalls}).connection
         tcp = functools.partial(TcpConnection, hub) if config.tcp else None
-        own = config.tcp.port if config.tcp else None
-        factories = [(config.port, functools.partial(Listener, hub, http, tcp if own is None else None))]
-        if own is not None:
-            factories.append((own, functools.partial(Listener, hub, None, tcp)))
-        for port, factory in factories:
+        grpc = None
+        if config.grpc:
+            self._grpc = Grpc(hub, services, reflection=config.grpc.reflection)
+            grpc = self._grpc.connection
+        shared = Served(http, None if "tcp" in own else tcp, None if "grpc" in own else grpc)
+        alpn = ("http/1.1", "h2") if shared.grpc is not None else ("http/1.1",)
+        served: list[tuple[int, Served, tuple[str, ...]]] = [(config.port, shared, alpn)]
+        for name, port in own.items():
+            served.append((port, Served(tcp=tcp) if name == "tcp" else Served(grpc=grpc), _OWN_ALPN[name]))
+        for port, what, offered in served:
+            factory = functools.partial(Listener, hub, what)
             sock = listening_socket(config.host, port, config.limits)
+            tls = self._tls(offered)
             if config.proxy_protocol:
                 self._listeners.append(ProxiedListener(sock, hub, factory, tls, self._tls_options()))
                 continue
@@ -290,13 +331,15 @@ class Server:
             problem = failure(error, file, self.root, self._modules.owns)
             raise ProjectError([problem._replace(expected="a `lifespan` that gets as far as its `yield`")]) from error
 
-    def _tls(self) -> ssl.SSLContext | None:
+    def _tls(self, protocols: Sequence[str] = ()) -> ssl.SSLContext | None:
+        """The TLS of a port, which offers these protocols by ALPN (RFC 7301), the ones it likes better first."""
         tls = self.config.tls
         if tls.cert is None or tls.key is None:
             return None
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.set_alpn_protocols(["http/1.1"])
+        if protocols:
+            context.set_alpn_protocols([*protocols])
         try:
             context.load_cert_chain(self.root / tls.cert, self.root / tls.key)
         except OSError as error:  # ssl.SSLError is one
@@ -351,9 +394,13 @@ class Server:
                 retired, self._lifespans = self._lifespans, started
                 self._spawn(self._retire(hub, hub.app, retired))
             changes = difference(hub.router, loaded.router)
-            hub.router, hub.app = loaded.router, app
+            before, hub.router, hub.app = hub.router, loaded.router, app
+            if self._grpc is not None:
+                self._grpc.services = loaded.services
+            hub.announce()
             for session in list(hub.sessions):
-                self._renew(session, loaded.router, app)
+                if session.route.name in before.routes:  # else it is the server's own
+                    self._renew(session, loaded.router, app)
             return changes
 
     def _running(self) -> Hub:
@@ -397,8 +444,8 @@ class Server:
             return
         delay, seconds = self._drain_times()
         hub.ready = False
-        if delay:
-            await asyncio.sleep(delay)
+        hub.announce()
+        await asyncio.sleep(delay)  # of 0 too: those who watch are told before they are ended
         end = time.monotonic() + seconds
         hub.draining = True
         for listener in self._listeners:

@@ -27,6 +27,10 @@ class Listener(asyncio.Protocol):
 def _framing_of(first: bytes) -> type[Connection]:
     if first.startswith(b"\0"):
         return TcpConnection
+    if first.startswith(b"PRI "):
+        from benchmarks.limit.grpc import GrpcConnection  # the others do without its generated messages
+
+        return GrpcConnection
     return WebSocketConnection if first.startswith(b"GET /ws ") else HttpConnection
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from benchmarks.comparison import Effort, Result
 from benchmarks.rows.fairness import fairness
+from benchmarks.rows.grpc import grpc_bidi, grpc_client, grpc_grpcio, grpc_server, grpc_short, grpc_unary
 from benchmarks.rows.hot import hot, nested, tcp_hot, tcp_nested, unchecked, ws_hot, ws_nested
 from benchmarks.rows.idle import idle, ws_idle
 from benchmarks.rows.latency import latency
@@ -35,4 +36,10 @@ ROWS: dict[str, Callable[[Effort], Result]] = {
     "tcp-turn": tcp_turn,
     "tcp-short": tcp_short,
     "tcp-up": tcp_up,
+    "grpc-server": grpc_server,
+    "grpc-client": grpc_client,
+    "grpc-bidi": grpc_bidi,
+    "grpc-unary": grpc_unary,
+    "grpc-short": grpc_short,
+    "grpc-grpcio": grpc_grpcio,
 }

@@ -65,6 +65,7 @@ class Hub:
     __slots__ = (
         "_dirty",
         "_second",
+        "_watchers",
         "app",
         "config",
         "connections",
@@ -95,6 +96,22 @@ class Hub:
         self.date = ""
         self._second = 0
         self._dirty: list[Connection[Any]] = []
+        self._watchers: set[asyncio.Future[None]] = set()
+
+    async def change(self) -> None:
+        """Waits until `ready` or the routes have changed; any number of tasks may wait."""
+        watcher = self.loop.create_future()
+        self._watchers.add(watcher)
+        try:
+            await watcher
+        finally:
+            self._watchers.discard(watcher)
+
+    def announce(self) -> None:
+        """Tells those who wait for a change: to be called after each one. They run in the next turn of the loop."""
+        for watcher in self._watchers:
+            if not watcher.done():
+                watcher.set_result(None)
 
     def flush_soon(self, connection: Connection[Any]) -> None:
         """Has the connection written once, in this turn of the loop, with all that is pushed until then."""

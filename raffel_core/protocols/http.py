@@ -5,21 +5,21 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any
-
-import msgspec
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from typing import Any, Protocol
 
 from raffel_core.context import Context
 from raffel_core.errors import RaffelError
 from raffel_core.protocols.carried import named
 from raffel_core.protocols.connection import LOST_PEER_SECONDS, NEVER, Connection, Hub
 from raffel_core.protocols.forwarded import TrustedProxies
+from raffel_core.protocols.health import asks_health, health
+from raffel_core.protocols.http_input import JSON, decoder, require_json
 from raffel_core.protocols.items import dump
 from raffel_core.protocols.origin import OriginPolicy, preflight_headers
 from raffel_core.protocols.sse import HEAD_SECONDS, StreamAnswer, choose_form
 from raffel_core.route import Kind, Route
-from raffel_core.session import Decode, Session, timeout_seconds
+from raffel_core.session import Session, timeout_seconds
 from raffel_core.wire.http1 import CONTINUE, Request, RequestParser, head
 from raffel_core.wire.outbox import Outbox
 from raffel_core.wire.sse import LAST_ID, Form
@@ -31,8 +31,6 @@ PIPELINE_BYTES = 64 * 1024
 
 _UPGRADE_REQUIRED = 426
 _STREAMS = "/streams/"
-_HEALTH = "/health"
-_JSON = "application/json"
 
 Headers = Sequence[tuple[str, str]]
 
@@ -40,16 +38,36 @@ Upgrade = Callable[[Hub, Request, str], Connection[Any]]
 """Makes the connection that answers an upgrade request, given the client's address; raises RaffelError."""
 
 
+class Calls(Protocol):
+    """The calls that one request is made of; each has a session, and all of them end with the connection."""
+
+    sessions: Collection[Session]
+
+    async def run(self) -> bytes:
+        """Runs them to their ends. The JSON of the answer; b"" where there is nothing to say."""
+
+
+Endpoint = Callable[[Hub, Request, str], Calls]
+"""Makes the calls of a request whose body is JSON, given the client's address."""
+
+
 class Http:
     """What all HTTP connections of a server share: its paths and who may call."""
 
-    __slots__ = ("base", "hub", "policy", "proxies", "upgrades")
+    __slots__ = ("base", "endpoints", "hub", "policy", "proxies", "upgrades")
 
-    def __init__(self, hub: Hub, upgrades: Mapping[str, Upgrade] | None = None) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        upgrades: Mapping[str, Upgrade] | None = None,
+        endpoints: Mapping[str, Endpoint] | None = None,
+    ) -> None:
         config = hub.config
         self.hub = hub
         self.upgrades = upgrades or {}
         """The protocols that a request may ask for instead of HTTP (RFC 9110, 7.8), by their paths."""
+        self.endpoints = endpoints or {}
+        """The protocols that are spoken in the bodies of POST requests, by their paths."""
         self.base = config.base_path.rstrip("/")
         self.proxies = TrustedProxies(config.trusted_proxies)
         self.policy = OriginPolicy(
@@ -68,14 +86,14 @@ class Http:
 class HttpConnection(Connection[Outbox]):
     """Reads requests and answers them in order. A request is answered at once, or by a task that owns its session."""
 
-    __slots__ = ("_answer", "_closing", "_due", "_head_due", "_http", "_parser", "_session", "_task")
+    __slots__ = ("_answer", "_closing", "_due", "_head_due", "_http", "_parser", "_sessions", "_task")
 
     def __init__(self, http: Http, due: float) -> None:
         super().__init__(http.hub, Outbox(b"".join))
         self._http = http
         self._parser = RequestParser(http.hub.config.limits.message_bytes)
         self._task: asyncio.Task[None] | None = None
-        self._session: Session | None = None
+        self._sessions: Collection[Session] = ()
         self._answer: StreamAnswer | None = None
         self._closing = False
         """Whether this connection takes no further request."""
@@ -112,8 +130,8 @@ class HttpConnection(Connection[Outbox]):
             self._advance()
 
     def end_sessions(self, reason: str) -> None:
-        if self._session is not None:
-            self._session.cancel(reason)
+        for session in self._sessions:
+            session.cancel(reason)
 
     def drain(self) -> None:
         """Takes no further request: closes now, or after the answer that is under way."""
@@ -179,7 +197,7 @@ class HttpConnection(Connection[Outbox]):
             if not path.startswith(base + "/"):
                 raise RaffelError("NOT_FOUND", f"found the path {path[:200]!r}, expected one below {base!r}")
             path = path[len(base) :]
-        if path == _HEALTH or path.startswith(_HEALTH + "/"):
+        if asks_health(path):
             self._health(request, path)
             return
         proxies, policy = self._http.proxies, self._http.policy
@@ -191,6 +209,8 @@ class HttpConnection(Connection[Outbox]):
             self._answer_plain(request, 204, b"", preflight_headers())
         elif path in self._http.upgrades:
             self._upgrade(request, self._http.upgrades[path])
+        elif path in self._http.endpoints:
+            self._open_calls(request, self._http.endpoints[path])
         elif path.startswith(_STREAMS):
             self._open_stream(request, path[len(_STREAMS) :])
         else:
@@ -240,7 +260,7 @@ class HttpConnection(Connection[Outbox]):
             metadata=request.headers,
             last_event_id=last_event_id or None,
         )
-        read = _decoder(request, fields, params)
+        read = decoder(request, fields, params)
 
         def decode(route: Route) -> Any:
             self._head_due = self.hub.loop.time() + HEAD_SECONDS  # who may not call is told so, however long that takes
@@ -251,7 +271,7 @@ class HttpConnection(Connection[Outbox]):
         session.set_deadline(timeout)
         answer = StreamAnswer(self, session, form, self._stream_head(request, form, chunked), chunked=chunked)
         self._answer = answer
-        self._run(session, self._stream(request, answer))
+        self._run(request, [session], self._stream(request, answer))
 
     def _open_procedure(self, request: Request, name: str) -> None:
         route, params = self.hub.router.find_path(name)
@@ -268,25 +288,33 @@ class HttpConnection(Connection[Outbox]):
             params=params,
             metadata=request.headers,
         )
-        session = Session(route, ctx, _decoder(request, [], params))
+        session = Session(route, ctx, decoder(request, [], params))
         session.set_deadline(timeout)
-        self._run(session, self._procedure(request, session))
+        self._run(request, [session], self._procedure(request, session))
 
-    def _run(self, session: Session, work: Coroutine[Any, Any, None]) -> None:
-        self._session = session
-        self.hub.sessions.add(session)
-        self._task = self.hub.loop.create_task(self._watched(session, work))
+    def _open_calls(self, request: Request, endpoint: Endpoint) -> None:
+        if request.method != "POST":
+            raise _method_not_allowed(request, "POST, OPTIONS")
+        require_json(request)
+        calls = endpoint(self.hub, request, self._client(request))
+        self._run(request, calls.sessions, self._calls(request, calls))
 
-    async def _watched(self, session: Session, work: Coroutine[Any, Any, None]) -> None:
+    def _run(self, request: Request, sessions: Collection[Session], work: Coroutine[Any, Any, None]) -> None:
+        self._sessions = sessions
+        self.hub.sessions.update(sessions)
+        self._task = self.hub.loop.create_task(self._watched(request, work))
+
+    async def _watched(self, request: Request, work: Coroutine[Any, Any, None]) -> None:
         """Runs one answer and goes on to the next request, whatever came of it."""
         try:
             await work
         except Exception:
-            log.exception("an answer failed: a fault of the server", extra={"route": session.route.name})
+            log.exception("an answer failed: a fault of the server", extra={"route": request.path})
             self.transport.abort()
         finally:
-            self.hub.sessions.discard(session)
-            self._task = self._session = self._answer = None
+            self.hub.sessions.difference_update(self._sessions)
+            self._sessions = ()
+            self._task = self._answer = None
             self._head_due = NEVER
         if not self.outbox.closed:
             self._done()
@@ -317,7 +345,13 @@ class HttpConnection(Connection[Outbox]):
         if outcome.error is not None:
             self._write_error(request, outcome.error)
         else:
-            self._write_answer(request, 200, body, [("Content-Type", _JSON)])
+            self._write_answer(request, 200, body, [("Content-Type", JSON)])
+
+    async def _calls(self, request: Request, calls: Calls) -> None:
+        body = await calls.run()
+        if self.outbox.closed or any(session.reason == "client_disconnected" for session in calls.sessions):
+            return
+        self._write_answer(request, 200 if body else 204, body, [("Content-Type", JSON)] if body else ())
 
     def _done(self) -> None:
         """One answer is complete: the connection ends, or the next request is due."""
@@ -333,12 +367,8 @@ class HttpConnection(Connection[Outbox]):
     def _health(self, request: Request, path: str) -> None:
         if request.method not in ("GET", "HEAD"):
             raise _method_not_allowed(request, "GET, HEAD")
-        if path not in (_HEALTH, "/health/live", "/health/ready"):
-            raise RaffelError("NOT_FOUND", f"found {path[:100]!r}, expected /health, /health/live or /health/ready")
-        ready = self.hub.ready or path == "/health/live"
-        body = {"status": "ok" if ready else "draining", "streams": len(self.hub.sessions)}
-        headers = [("Content-Type", _JSON), ("Cache-Control", "no-store")]
-        self._answer_plain(request, 200 if ready else 503, msgspec.json.encode(body), headers)
+        status, body = health(self.hub, path)
+        self._answer_plain(request, status, body, [("Content-Type", JSON), *_NO_STORE])
 
     def _answer_error(self, request: Request, error: RaffelError) -> None:
         self._write_error(request, error)
@@ -365,7 +395,7 @@ class HttpConnection(Connection[Outbox]):
             self._expect_request()
 
     def _write_error(self, request: Request | None, error: RaffelError) -> None:
-        headers = [("Content-Type", _JSON), *_NO_STORE]
+        headers = [("Content-Type", JSON), *_NO_STORE]
         status = error.status if 400 <= error.status <= 599 else 500
         if status in (429, 503):
             headers.append(("Retry-After", "1"))
@@ -433,22 +463,3 @@ def _method_not_allowed(request: Request, allow: str) -> RaffelError:
     error = _MethodNotAllowed("METHOD_NOT_ALLOWED", f"found {request.method}, expected one of {allow}")
     error.allow = allow
     return error
-
-
-def _decoder(request: Request, fields: list[tuple[str, str]], params: dict[str, str]) -> Decode:
-    """Reads a request's input: the query of a GET, the JSON body of a POST."""
-    if request.method == "GET":
-        pairs = [(key, value) for key, value in fields if key != "lastEventId"]
-        return lambda route: route.input.from_query(pairs, params)
-
-    def decode(route: Route) -> Any:
-        if request.body or "content-type" in request.headers:
-            media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-            if media != _JSON and not (media.startswith("application/") and media.endswith("+json")):
-                expected = "application/json or application/*+json"
-                raise RaffelError(
-                    "UNSUPPORTED_MEDIA_TYPE", f"found the content type {media[:100]!r}, expected {expected}"
-                )
-        return route.input.decode(request.body, params)
-
-    return decode

@@ -6,10 +6,11 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from raffel_core.config import Limits
 from raffel_core.protocols.connection import Connection, Hub, peer_name
+from raffel_core.wire.http2 import PREFACE
 
 log = logging.getLogger("raffel")
 
@@ -21,22 +22,28 @@ _HTTP = range(ord("A"), ord("Z") + 1)
 _LENGTH = 0x00
 """The first byte of a length of 4 bytes: no message is so long that it is another."""
 _TLS = 0x16
-_HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 
 Start = Callable[[float], Connection[Any]]
 """Makes a connection, given the loop's time when its first request must be complete."""
 
 
+class Served(NamedTuple):
+    """What a port serves; None: not this."""
+
+    http: Start | None = None
+    tcp: Start | None = None
+    grpc: Start | None = None
+
+
 class Listener(asyncio.Protocol):
     """Looks at what a new connection says first and hands the connection, with what was read, to its protocol."""
 
-    __slots__ = ("_due", "_first", "_http", "_hub", "_peer", "_tcp", "_timer", "_transport")
+    __slots__ = ("_due", "_first", "_hub", "_peer", "_served", "_timer", "_transport")
 
-    def __init__(self, hub: Hub, http: Start | None, tcp: Start | None, peer: str | None = None) -> None:
+    def __init__(self, hub: Hub, served: Served, peer: str | None = None) -> None:
         self._hub = hub
-        self._http = http
-        self._tcp = tcp
+        self._served = served
         self._peer = peer
         """The client's address, where a proxy in between has said it."""
         self._first = b""
@@ -67,15 +74,19 @@ class Listener(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._first += data
-        first = self._first
-        if first[0] == _LENGTH and self._tcp is not None:
-            self._hand_over(self._tcp(self._due))
+        first, served = self._first, self._served
+        if first[0] == _LENGTH and served.tcp is not None:
+            self._hand_over(served.tcp(self._due))
             return
-        if first[0] in _HTTP and self._http is not None:
-            if not _HTTP2_PREFACE.startswith(first[: len(_HTTP2_PREFACE)]):
-                self._hand_over(self._http(self._due))
+        if first[0] in _HTTP:
+            if not PREFACE.startswith(first[: len(PREFACE)]):
+                start = served.http
+            elif len(first) < len(PREFACE):
                 return
-            if len(first) < len(_HTTP2_PREFACE):
+            else:
+                start = served.grpc
+            if start is not None:
+                self._hand_over(start(self._due))
                 return
         elif first[0] == _TLS:
             peer = peer_name(self._transport.get_extra_info("peername"))

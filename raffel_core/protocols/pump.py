@@ -43,8 +43,10 @@ class Call(Protocol):
 
     credit: int | None
     """How many items may be sent; None: any number."""
-    queue: Queue
-    """Replaced by an empty one where what is queued must not be sent."""
+
+    @property
+    def queue(self) -> Queue:
+        """Replaced by an empty one where what is queued must not be sent."""
 
     @property
     def connection(self) -> MultiplexedConnection: ...

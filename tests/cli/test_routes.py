@@ -108,7 +108,7 @@ def test_a_row_tells_the_protocols_that_carry_the_route(invoke: Invoke) -> None:
         "files.[...path]": ["sse, ndjson, websocket, tcp, bytes"],
         "logs.tail": ["sse, ndjson, websocket, tcp"],
         "sum": ["websocket, tcp"],
-        "words": ["http, websocket, tcp"],
+        "words": ["http, websocket, tcp, jsonrpc"],
     }
 
 

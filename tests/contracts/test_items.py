@@ -126,7 +126,21 @@ async def test_an_input_arrives_as_it_is(build, connect, kind):
     define(server, kind, body)
     await server.start()
     client = await connect(server)
-    for value in (*VALUES, TEXTS):
+    for value in (VALUES, {"values": VALUES}, TEXTS):
+        assert await (await client.open(kind, "call", value)).value() == value
+
+
+@every_call(Can.SCALARS, kinds=[Kind.UNARY, Kind.SERVER])
+async def test_an_input_may_be_any_value(build, connect, kind):
+    server = build()
+
+    async def body(ctx):
+        return ctx.input
+
+    define(server, kind, body)
+    await server.start()
+    client = await connect(server)
+    for value in VALUES:
         assert await (await client.open(kind, "call", value)).value() == value
 
 

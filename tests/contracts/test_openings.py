@@ -258,13 +258,13 @@ async def test_a_message_of_exactly_the_limit_is_accepted(build, connect, kind):
     server = build(limits={"message_bytes": 100_000})
 
     async def body(ctx):
-        return len(ctx.input)
+        return len(ctx.input["text"])
 
     define(server, kind, body)
     await server.start()
     client = await connect(server)
-    size = 100_000 - client.weigh(kind, "call", "")
-    assert await (await client.open(kind, "call", "x" * size)).value() == size
+    size = 100_000 - client.weigh(kind, "call", {"text": ""})
+    assert await (await client.open(kind, "call", {"text": "x" * size})).value() == size
 
 
 @every_protocol()
@@ -277,8 +277,8 @@ async def test_one_byte_more_is_too_large(build, connect, kind):
     define(server, kind, body)
     await server.start()
     client = await connect(server)
-    size = 100_001 - client.weigh(kind, "call", "")
-    failure = await (await client.open(kind, "call", "x" * size)).failure()
+    size = 100_001 - client.weigh(kind, "call", {"text": ""})
+    failure = await (await client.open(kind, "call", {"text": "x" * size})).failure()
     assert failure.code in ("PAYLOAD_TOO_LARGE", "MESSAGE_TOO_LARGE")
     assert not called
 
@@ -472,7 +472,7 @@ async def test_an_interceptor_may_replace_the_input(build, connect):
         return await call_next(call)
 
     @server.procedure("echo").use(double)
-    async def echo(input):
+    async def echo(input: int):
         return input
 
     await server.start()

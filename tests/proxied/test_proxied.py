@@ -28,7 +28,7 @@ from raffel_core.context import App
 from raffel_core.protocols import proxied
 from raffel_core.protocols.connection import Hub, peer_name
 from raffel_core.protocols.http import Http
-from raffel_core.protocols.listener import Listener, listening_socket
+from raffel_core.protocols.listener import Listener, Served, listening_socket
 from raffel_core.protocols.proxied import ProxiedListener
 from raffel_core.registry import Registry
 
@@ -85,7 +85,7 @@ class Web(Behind):
 
     def protocol(self, client: str | None) -> asyncio.Protocol:
         self.clients.append(client)
-        return Listener(self.hub, Http(self.hub).connection, None, client)
+        return Listener(self.hub, Served(Http(self.hub).connection), client)
 
 
 class Closing(Behind):

@@ -105,11 +105,11 @@ class HttpClient:
         if timeout_ms is not None:
             headers["timeout-ms"] = str(timeout_ms)
         options: dict[str, Any] = {"headers": headers}
-        if input is not NOTHING:
+        path, body = self.request(name, input)
+        if body is not None:
             headers["Content-Type"] = "application/json"
-            options["content"] = msgspec.json.encode(input)
-        method = "GET" if self._get and input is NOTHING else "POST"
-        path = self._prefix + quote(name)
+            options["content"] = body
+        method = "GET" if self._get and body is None else "POST"
 
         async def answer(call: HttpCall) -> Outcome:
             async with self._http.stream(method, path, **options, extensions={"trace": call.trace}) as response:
@@ -124,8 +124,12 @@ class HttpClient:
         self._calls.append(call)
         return call
 
+    def request(self, name: str, input: Any) -> tuple[str, bytes | None]:
+        """The path and the body that ask for a call."""
+        return self._prefix + quote(name), None if input is NOTHING else msgspec.json.encode(input)
+
     def weigh(self, kind: Kind, name: str, input: Any) -> int:
-        return len(msgspec.json.encode(input))
+        return len(self.request(name, input)[1] or b"")
 
     def weigh_item(self, data: Any) -> int:
         raise NotImplementedError  # HTTP carries no items up, so no scenario has one to weigh

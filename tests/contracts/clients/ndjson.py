@@ -31,5 +31,9 @@ async def connect(server: Server) -> HttpClient:
 
 
 NDJSON = Carrier(
-    "ndjson", "NDJSON", frozenset({Kind.SERVER}), frozenset({Can.RESUME, Can.TEXT, Can.WRONG, Can.KINDS}), connect
+    "ndjson",
+    "NDJSON",
+    frozenset({Kind.SERVER}),
+    frozenset({Can.RESUME, Can.TEXT, Can.WRONG, Can.SCALARS, Can.KINDS}),
+    connect,
 )

@@ -21,4 +21,6 @@ async def connect(server: Server) -> HttpClient:
     return HttpClient(server, "/", read, get=False)
 
 
-PROCEDURES = Carrier("http", "HTTP", frozenset({Kind.UNARY}), frozenset({Can.TEXT, Can.WRONG, Can.KINDS}), connect)
+PROCEDURES = Carrier(
+    "http", "HTTP", frozenset({Kind.UNARY}), frozenset({Can.TEXT, Can.WRONG, Can.SCALARS, Can.KINDS}), connect
+)

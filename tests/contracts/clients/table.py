@@ -9,13 +9,15 @@ import pytest
 from raffel_core.route import Kind
 
 from .call import Can
+from .grpc import GRPC
+from .jsonrpc import JSONRPC
 from .ndjson import NDJSON
 from .procedures import PROCEDURES
 from .sse import SSE
 from .tcp import TCP
 from .websocket import WEBSOCKET
 
-CARRIERS = (SSE, NDJSON, PROCEDURES, WEBSOCKET, TCP)
+CARRIERS = (SSE, NDJSON, PROCEDURES, JSONRPC, WEBSOCKET, TCP, GRPC)
 
 
 def over(kind: Kind, *needs: Can) -> pytest.MarkDecorator:

@@ -1,0 +1,392 @@
+"""One call over gRPC: what has come for it, and what it has to write."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from raffel_core.context import Context, Event, Outcome
+from raffel_core.errors import RaffelError
+from raffel_core.inbound import Chunks
+from raffel_core.protobuf.method import Method
+from raffel_core.protobuf.standard import status_details
+from raffel_core.protocols.connection import NEVER
+from raffel_core.protocols.items import unseen
+from raffel_core.protocols.pump import Form, prioritise, pump
+from raffel_core.route import Route
+from raffel_core.schema.invalid import OUTPUT, UNWRITABLE, unwritable
+from raffel_core.schema.plain import plain
+from raffel_core.session import Session
+from raffel_core.wire.grpc import (
+    ENCODINGS,
+    MessageReader,
+    compressed_prefix,
+    gzipped,
+    metadata_headers,
+    prefix,
+    trailers,
+)
+from raffel_core.wire.http2_frames import Code, header_block, header_frames
+from raffel_core.wire.http2_streams import Stream
+from raffel_core.wire.lanes import Queue
+from raffel_core.wire.stream_queue import StreamQueue
+
+if TYPE_CHECKING:
+    from raffel_core.protocols.grpc import GrpcConnection
+
+HEAD_SECONDS = 0.1
+"""How long the head of an answer waits for the first item."""
+
+PREFIX = 5
+"""Bytes before each message."""
+
+_UNREAD = msgspec.DecodeError, RecursionError
+
+
+class GrpcCall:
+    """One call: its stream, its session, its request and its queue."""
+
+    __slots__ = (
+        "_answered",
+        "_begun",
+        "_compressed",
+        "_due",
+        "_head_at",
+        "_message",
+        "_messages",
+        "_moved_at",
+        "_problem",
+        "_reader",
+        "_sent",
+        "_started",
+        "_waiter",
+        "connection",
+        "credit",
+        "inbound",
+        "method",
+        "queue",
+        "session",
+        "stream",
+    )
+
+    connection: GrpcConnection
+    session: Session
+
+    def __init__(
+        self, connection: GrpcConnection, stream: Stream, method: Method, ctx: Context, encoding: str | None
+    ) -> None:
+        route = method.route
+        self.connection = connection
+        self.stream = stream
+        self.method = method
+        self.queue = StreamQueue(connection.http2, stream, route.meta.priority, connection.starved)
+        self.credit: int | None = None  # HTTP/2 has windows instead
+        self._reader: MessageReader | None = None
+        """Made when the request is not one message in one frame, as most are."""
+        self._compressed = encoding == "gzip"  # a client that compresses is answered alike
+        self._messages: list[bytes] = []
+        self._message = b""
+        """The request, where it is one message."""
+        self._problem: RaffelError | None = None
+        """What is wrong with the request."""
+        self.inbound: Chunks | None = None
+        if route.kind.reads:
+            limits = connection.hub.config.limits
+            mark = route.meta.high_water_mark or limits.high_water_mark
+            self.inbound = Chunks(self._splitter(), method.decode, mark)
+            self.inbound.on_read = self._give_back
+        self.session = Session(route, ctx, self._decode, inbound=self.inbound)
+        self._started = False
+        self._begun = False
+        """Whether the answer has its head."""
+        self._answered = False
+        self._due = self._head_at = NEVER
+        self._moved_at = 0.0
+        self._sent = -1
+        self._waiter: asyncio.Future[None] | None = None
+
+    # The request
+
+    def begin(self, timeout: float | None, *, end: bool) -> None:
+        """The head of the request has come; with `end` that was all."""
+        self.session.set_deadline(timeout)
+        if end:
+            self.receive(b"", end=True)
+        elif self.inbound is not None and self.method.params is None:
+            self._start()
+        else:
+            connection = self.connection
+            now = connection.now
+            self._due = now + connection.hub.config.limits.request_seconds
+            connection.wake_at(self._due if timeout is None else min(self._due, now + timeout))
+
+    def receive(self, data: bytes, *, end: bool) -> None:
+        """Bytes of the request have come; with `end` the last ones."""
+        if self.inbound is not None:
+            self.inbound.push(data, end=end)
+            if not self._started:
+                self._take_parameters(self.inbound, end=end)
+        elif not self._started:
+            try:
+                self._take_message(data, end=end)
+            except RaffelError as problem:
+                self._problem, end = problem, True
+            if end:
+                self._start()
+
+    def _take_message(self, data: bytes, *, end: bool) -> None:
+        """Takes in bytes of a request that is one message."""
+        size = len(data) - PREFIX
+        if end and self._reader is None and size >= 0 and data.startswith(prefix(size)) and size <= self._limit:
+            self._message = data[PREFIX:]
+        else:
+            self._put_together(data, end=end)
+        if end and self.method.params is not None:
+            self.session.ctx.params = self.method.params(self._message)
+
+    def _put_together(self, data: bytes, *, end: bool) -> None:
+        reader = self._splitter()
+        self._messages += reader.feed(data)
+        if reader.more or len(self._messages) > 1:
+            raise RaffelError("INVALID_ARGUMENT", "found several messages, expected one")
+        self._give_back(len(data))
+        if end:
+            reader.end()
+            if not self._messages:
+                raise RaffelError("INVALID_ARGUMENT", "found no message, expected one")
+            (self._message,) = self._messages
+
+    def _splitter(self) -> MessageReader:
+        if self._reader is None:
+            self._reader = MessageReader(self._limit, "gzip" if self._compressed else None)
+        return self._reader
+
+    @property
+    def _limit(self) -> int:
+        return self.connection.hub.config.limits.message_bytes
+
+    def _take_parameters(self, inbound: Chunks, *, end: bool) -> None:
+        """Parameters come with the first message; the handler begins with them."""
+        first = inbound.first
+        if first is not None and self.method.params is not None:
+            self.session.ctx.params = self.method.params(first)
+        elif not end and not inbound.errored:
+            return
+        elif not inbound.errored and self.method.params is not None:
+            self._problem = RaffelError("INVALID_ARGUMENT", "found no message, expected one with the parameters")
+        self._start()
+
+    def _give_back(self, size: int) -> None:
+        """Lets the client send as many more bytes."""
+        replies = self.connection.outbox.replies
+        before = len(replies)
+        self.connection.http2.consumed(self.stream, size)
+        if len(replies) > before:
+            self.connection.written(len(replies[-1]))
+
+    def _start(self) -> None:
+        if not self._started:
+            self._started = True
+            self._head_at = self.connection.now + HEAD_SECONDS
+            self.connection.wake_at(self._head_at)
+            self.connection.run(self)
+
+    def _decode(self, route: Route) -> Any:
+        if self._problem is not None:
+            raise self._problem
+        if self.inbound is not None:
+            return {}  # no message but the items themselves
+        if route is self.method.route:
+            return self.method.decode(self._message)
+        return self._decode_anew(route, self._message)
+
+    def _decode_anew(self, route: Route, message: bytes) -> Any:
+        """The input for the same call on new code, where its client would notice no change of the messages."""
+        old, new = self.method, self.connection.services.by_route.get(route.name)
+        if new is None or new.response != old.response:
+            raise RaffelError("UNAVAILABLE", "the messages of the method have changed")
+        self.method = new
+        if new.request == old.request:
+            return new.decode(message)
+        return route.input.convert(plain(old.decode(message)), self.session.ctx.params)
+
+    def reset(self) -> None:
+        """The client has reset the stream, or made a mistake for which it was."""
+        self.queue.drop()
+        self.session.cancel("client_cancelled")
+        self._start()  # a session that has not run does so to be closed
+
+    # Items
+
+    async def pump(self, items: AsyncIterator[Any]) -> None:
+        """Takes the items of one opening to the outbox."""
+        route = self.session.route
+        prioritise(self, items, route)
+        exact = self.method.item_type or unseen(route)
+        encode, head = self._codec()
+        await pump(self, items, Form(exact, route.output.fits, encode, head, b"", PREFIX, self._push_other))
+
+    def _codec(self) -> tuple[Callable[[Any], bytes], Callable[[int], bytes]]:
+        """How an item is encoded, and what comes before it."""
+        encode = self.method.encode
+        write = compressed_prefix if self._compressed else prefix
+
+        def head(size: int) -> bytes:
+            self._begin_answer()
+            return write(size)
+
+        return (lambda item: gzipped(encode(item))) if self._compressed else encode, head
+
+    def _push_other(self, queue: Queue, item: Any) -> int:
+        """Pushes any other item: one with an id, of another type, or one that is not what the route promises."""
+        event_id = None
+        if isinstance(item, Event):
+            event_id, item = item.id, item.data
+        data = self._encoded(item)
+        if event_id is not None:
+            self.session.last_event_id = event_id
+            if self.method.tag_event_id is not None:
+                data += self.method.tag_event_id(event_id)
+        return self._push(queue, data)
+
+    def _push(self, queue: Queue, data: bytes) -> int:
+        self._begin_answer()
+        if self._compressed:
+            data = gzipped(data)
+        queue.parts += ((compressed_prefix if self._compressed else prefix)(len(data)), data, b"")
+        return PREFIX + len(data)
+
+    def _encoded(self, item: Any) -> bytes:
+        """The message of any item; OUTPUT_VALIDATION_ERROR where it is not what the route promises."""
+        route, method = self.session.route, self.method
+        output = route.output
+        unchecked = method.item_type is not None or output.any
+        try:
+            if type(item) is msgspec.Raw and unchecked:
+                item = msgspec.json.decode(item)
+            elif not unchecked and (route.meta.check_output or type(item) is not output.trusted):
+                item = output.check(item)
+            return method.encode(item)
+        except (*UNWRITABLE, *_UNREAD) as error:
+            raise unwritable(OUTPUT, error) from error
+
+    async def more(self) -> None:
+        """There is no credit to wait for."""
+
+    async def reply(self, result: Any) -> None:
+        """Makes the one answer of a unary call or a client stream, once the connection has room for it."""
+        connection = self.connection
+        while connection.outbox.paused:
+            await connection.room_for(self.queue)
+        self._push(self.queue, self._encoded(result))
+
+    async def window(self) -> None:
+        """Waits until there may be a window again, or the stream is over."""
+        if self.queue.blocked:
+            self._waiter = self.connection.hub.loop.create_future()
+            await self._waiter
+
+    def wake(self) -> None:
+        """There is a window."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    # The answer
+
+    def _begin_answer(self) -> None:
+        """Queues the head. Metadata that cannot be sent are OUTPUT_VALIDATION_ERROR."""
+        if not self._begun:
+            initial = self.session.ctx.sent_metadata[0]
+            block = HEAD if not initial else HEAD + header_block(metadata_headers(initial))
+            self.queue.head = header_frames(self.stream.id, block, end=False)
+            self._begun = True
+
+    def answer(self, outcome: Outcome) -> None:
+        """Writes the end of a call, once, behind what it has queued."""
+        connection, queue = self.connection, self.queue
+        if self._answered:
+            return
+        self._answered = True
+        if connection.closing or connection.outbox.closed or not connection.http2.is_open(self.stream):
+            queue.drop()
+        elif outcome.reason == "slow_consumer":
+            queue.drop()
+            connection.http2.reset(self.stream, Code.ENHANCE_YOUR_CALM)
+            connection.written(0)
+        else:
+            queue.finish(self._end(outcome))
+            connection.announce(queue)
+
+    def _end(self, outcome: Outcome) -> bytes:
+        """The last header block; metadata that cannot be sent make an error of any end."""
+        initial, trailing = self.session.ctx.sent_metadata
+        try:
+            block = OK if outcome.error is None and not trailing else end_block(outcome.error, trailing)
+            if not self._begun:
+                block = HEAD + (header_block(metadata_headers(initial)) if initial else b"") + block
+            return block
+        except RaffelError as problem:
+            return end_block(problem) if self._begun else HEAD + end_block(problem)
+
+    # Time
+
+    def on_alarm(self, now: float) -> float:
+        """Does what is due and returns when to be called next."""
+        if not self._started:
+            return self._look_at_request(now)
+        due = NEVER
+        if not self._begun and not self._answered:
+            due = self._head_at
+            if now >= due:
+                self._send_head()
+                due = NEVER
+        if self.queue.blocked:
+            due = min(due, self._look_for_stall(now))
+        return due
+
+    def _look_at_request(self, now: float) -> float:
+        if self.session.reason is None and now < self._due:
+            return self._due if self.session.ctx.deadline is None else min(self._due, now + HEAD_SECONDS)
+        seconds = self.connection.hub.config.limits.request_seconds
+        self._problem = RaffelError("DEADLINE_EXCEEDED", f"the request was not complete after {seconds:g} s")
+        self._start()
+        return NEVER
+
+    def _send_head(self) -> None:
+        """Sends the head by itself, so that the client knows that the call is open."""
+        try:
+            self._begin_answer()
+        except RaffelError:
+            return  # the handler's first item, or its end, will say so
+        self.connection.announce(self.queue)
+
+    def _look_for_stall(self, now: float) -> float:
+        """Whether the client has let nothing be sent for too long; the connection's other streams go on."""
+        stall = self.connection.hub.config.limits.stall_seconds
+        if self.queue.sent != self._sent:
+            self._sent, self._moved_at = self.queue.sent, now
+        elif now - self._moved_at >= stall:
+            self.session.cancel("slow_consumer")
+            self.connection.tell_stalled(self)
+            return NEVER
+        return now + min(1.0, stall / 4)
+
+
+HEAD = header_block(
+    (
+        (b":status", b"200"),
+        (b"content-type", b"application/grpc"),
+        (b"grpc-accept-encoding", ",".join(ENCODINGS).encode()),
+    )
+)
+"""The head of every answer."""
+
+OK = header_block(((b"grpc-status", b"0"),))
+
+
+def end_block(error: RaffelError | None, metadata: Mapping[str, str | bytes] | None = None) -> bytes:
+    """The header block that ends a call."""
+    return header_block(trailers(error, None if error is None else status_details(error), metadata or {}))

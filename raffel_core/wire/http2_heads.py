@@ -1,0 +1,107 @@
+"""Header blocks of HTTP/2 requests, decoded (RFC 7541) and judged (RFC 9113, section 8): each as seldom as may be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from hpack import Decoder
+from hpack.exceptions import HPACKError, OversizedHeaderListError
+
+from raffel_core.wire.http2_frames import Code
+from raffel_core.wire.http2_streams import ConnectionFault, Head, HeaderList
+
+HEADER_BYTES = 16_384
+"""What a header list may have, counted as SETTINGS_MAX_HEADER_LIST_SIZE counts it, and a header block before that."""
+
+_HEADS = 64
+_TABLE_BYTES = 4096
+
+_PSEUDO = frozenset({b":method", b":path", b":scheme", b":authority"})
+_NEEDED = frozenset({b":method", b":path", b":scheme"})
+_OF_CONNECTION = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})
+
+ReadHead = Callable[[bytes, bytes, HeaderList], Any]
+"""Makes of a method, a path and the other fields whatever the owner of a connection wants to know of them."""
+
+
+class HeadReader:
+    """The decoder of a connection. A block that repeats itself means the same while the decoder's table is the same."""
+
+    __slots__ = ("_decoder", "_entries", "_heads", "_newest", "_read_head")
+
+    def __init__(self, read_head: ReadHead) -> None:
+        self._read_head = read_head
+        self._decoder = Decoder(max_header_list_size=HEADER_BYTES)
+        self._decoder.max_allowed_table_size = _TABLE_BYTES
+        self._heads: dict[bytes, Head] = {}
+        self._newest: object = None
+        self._entries = 0
+
+    def head(self, block: bytes) -> Head | None:
+        """The head of a request; None where it is malformed (8.1.1)."""
+        head = self._heads.get(block)
+        if head is not None:
+            return head
+        fields, repeatable = self._decode(block)
+        head = self._judged(fields)
+        if head is not None and repeatable and len(self._heads) < _HEADS:
+            self._heads[block] = head
+        return head
+
+    def trailers(self, block: bytes) -> HeaderList | None:
+        """The trailers of a request; None where they are malformed. Also for a block that is dropped: it counts."""
+        fields, _ = self._decode(block)
+        return None if any(name[:1] == b":" for name, _ in fields) or not _legal(fields) else fields
+
+    def _decode(self, block: bytes) -> tuple[HeaderList, bool]:
+        """The fields, and whether the same block will mean the same again."""
+        if len(block) > HEADER_BYTES:
+            found = f"found a header block of more than {HEADER_BYTES} bytes"
+            raise ConnectionFault(Code.ENHANCE_YOUR_CALM, found)
+        try:
+            fields = [(bytes(name), bytes(value)) for name, value in self._decoder.decode(block, raw=True)]
+        except OversizedHeaderListError:
+            found = f"found a header list of more than {HEADER_BYTES} bytes"
+            raise ConnectionFault(Code.ENHANCE_YOUR_CALM, found) from None
+        except (HPACKError, IndexError, ValueError):  # what the decoder raises on some broken blocks
+            raise ConnectionFault(Code.COMPRESSION_ERROR, "found a header block that cannot be decoded") from None
+        entries = self._decoder.header_table.dynamic_entries
+        newest = entries[0] if entries else None
+        repeatable = newest is self._newest and len(entries) == self._entries
+        if not repeatable:
+            self._newest, self._entries = newest, len(entries)
+            self._heads.clear()
+        return fields, repeatable
+
+    def _judged(self, fields: HeaderList) -> Head | None:
+        count = next((number for number, (name, _) in enumerate(fields) if name[:1] != b":"), len(fields))
+        pseudo, headers = dict(fields[:count]), fields[count:]
+        if len(pseudo) != count or not pseudo.keys() <= _PSEUDO or not pseudo.keys() >= _NEEDED:
+            return None
+        if not pseudo[b":path"] or any(name[:1] == b":" for name, _ in headers) or not _legal(headers):
+            return None
+        length = _content_length(headers)
+        if length is not None and length < 0:
+            return None
+        method, path = pseudo[b":method"], pseudo[b":path"]
+        return Head(method, path, length, self._read_head(method, path, headers))
+
+
+def _legal(headers: HeaderList) -> bool:
+    """Whether the fields are such as HTTP/2 may carry (8.2)."""
+    for name, value in headers:
+        if name in _OF_CONNECTION or name != name.lower() or not name or (name == b"te" and value != b"trailers"):
+            return False
+        if b"\n" in value or b"\r" in value or b"\0" in value:
+            return False
+    return True
+
+
+def _content_length(headers: HeaderList) -> int | None:
+    """-1 where it is none."""
+    lengths = {value for name, value in headers if name == b"content-length"}
+    if not lengths:
+        return None
+    value = lengths.pop()
+    return int(value) if not lengths and value.isdigit() and len(value) < 16 else -1
