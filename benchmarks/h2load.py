@@ -17,8 +17,8 @@ from benchmarks.servers import CannotRun, Server
 
 PATIENCE = 60  # seconds for a run
 FEWEST = 1000  # items of the first one
-GROWTH = 4
-MARGIN = 1.3  # of what is measured: a server that is warm is faster than while it became so
+GROWTH = 4  # at most, from run to run while the server becomes warm
+MARGIN = 1.3  # a server is faster in the next run than in the one from which that is reckoned
 WINDOWS = ("-w", "30", "-W", "30")  # bits: never the reason for a wait
 HEADERS = ("-H", "content-type: application/grpc", "-H", "te: trailers")
 UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
@@ -52,7 +52,7 @@ def items_of(server: Server, calls: Calls, warm: float, measured: float) -> Load
     """
     items = FEWEST
     while (load := _run(server, calls, items)).seconds < warm:
-        items *= GROWTH
+        items = ceil(load.items * min(GROWTH, MARGIN * warm / load.seconds))
     return _run(server, calls, ceil(MARGIN * measured * load.items / load.seconds))
 
 

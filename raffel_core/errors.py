@@ -89,6 +89,13 @@ class RaffelError(Exception):
             return msgspec.json.encode({key: _unicode(text) for key, text in texts.items()})
 
 
+class NoSuchRoute(RaffelError):
+    """NOT_FOUND for a name that nothing answers: some protocols tell it from a handler's own."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("NOT_FOUND", message)
+
+
 def _unicode(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 

@@ -168,7 +168,7 @@ class Chunks(RaffelStream[Any]):
         except RaffelError as error:
             self._give_back()
             chunks.clear()
-            self.error(error)
+            self.error(error.with_traceback(None))
 
     def _give_back(self) -> None:
         lent, self._lent = self._lent, 0

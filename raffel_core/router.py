@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Any
 
 from raffel_core.context import Context, Event, Outcome
-from raffel_core.errors import RaffelError
+from raffel_core.errors import NoSuchRoute, RaffelError
 from raffel_core.matcher import Explanation, Match, Matcher
 from raffel_core.route import Kind, Route
 from raffel_core.session import OK, close_items, ended_early, failure
@@ -40,8 +40,8 @@ class Router:
     def explain(self, name: str) -> Explanation[Route]:
         return self._matcher.explain(name)
 
-    def _not_found(self, name: str) -> RaffelError:
-        return RaffelError("NOT_FOUND", f"no such route: {name[:200]!r}")
+    def _not_found(self, name: str) -> NoSuchRoute:
+        return NoSuchRoute(f"no such route: {name[:200]!r}")
 
 
 class InProcess:

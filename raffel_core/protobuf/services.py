@@ -173,7 +173,7 @@ def method(r: Route, path: str, I: Any, iw: bool, O: Any, ow: bool, names: list[
             p = {n: str(t.pop(n)) for n in names if n in t}
         if iw:
             t = t.get("value")
-        return r.input.convert(t, p) if not r.input.any else t
+        return r.input.convert(t, p)
 
     def params(data: bytes) -> Mapping[str, str]:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import fcntl
 import logging
@@ -333,7 +334,8 @@ class Connection(asyncio.Protocol, Generic[W]):
             self.transport.close()
             return
         if half_closed:
-            self.transport.write_eof()
+            with contextlib.suppress(OSError):  # the peer has gone
+                self.transport.write_eof()
         self.resume_reading()
         self._moved_at = self.hub.loop.time()
         self._leaving = self.hub.loop.call_later(LINGER_SECONDS, self._part)

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from raffel_core.context import MAX_ID, Context
-from raffel_core.errors import RaffelError
+from raffel_core.errors import NoSuchRoute, RaffelError
 from raffel_core.protobuf.method import Method
 from raffel_core.protobuf.services import Services
 from raffel_core.protocols.connection import LINGER_SECONDS, NEVER, Hub
@@ -61,10 +61,10 @@ class Grpc:
         return GrpcConnection(self, due)
 
     def find(self, path: str) -> Method:
-        """The method of a path; UNIMPLEMENTED where there is none."""
-        method = self.services.methods.get(path) or self.standard.get(path)
+        """The method of a path; NoSuchRoute where there is none."""
+        method: Method | None = self.services.methods.get(path) or self.standard.get(path)
         if method is None:
-            raise RaffelError("UNIMPLEMENTED", f"no such method: {path[:200]!r}")
+            raise NoSuchRoute(f"no such method: {path[:200]!r}")
         return method
 
 
@@ -118,7 +118,7 @@ class GrpcConnection(MultiplexedConnection):
         if not self.http2.partial:
             self._due = NEVER
             return
-        if self._due == NEVER:
+        if self._due == NEVER or self.http2.advanced:
             self._due = self.now + self.hub.config.limits.request_seconds
         self.wake_at(self._due)
 
@@ -226,6 +226,7 @@ class GrpcConnection(MultiplexedConnection):
             self._admit(method)
             call = self._call(stream, method, request)
         except RaffelError as problem:
+            self.http2.earn(0.5)
             self.outbox.replies.append(self.http2.headers(stream, HEAD + end_block(problem), end=True))
             return
         stream.call = call

@@ -133,7 +133,7 @@ class GrpcCall:
             try:
                 self._take_message(data, end=end)
             except RaffelError as problem:
-                self._problem, end = problem, True
+                self._problem, end = problem.with_traceback(None), True
             if end:
                 self._start()
 
@@ -300,9 +300,12 @@ class GrpcCall:
         """Queues the head. Metadata that cannot be sent are OUTPUT_VALIDATION_ERROR."""
         if not self._begun:
             initial = self.session.ctx.sent_metadata[0]
-            block = HEAD if not initial else HEAD + header_block(metadata_headers(initial))
-            self.queue.head = header_frames(self.stream.id, block, end=False)
+            self.queue.head = header_frames(self.stream.id, self._head(initial), end=False)
             self._begun = True
+
+    def _head(self, initial: Mapping[str, str | bytes] | None) -> bytes:
+        head = _GZIP_HEAD if self._compressed else HEAD
+        return head if not initial else head + header_block(metadata_headers(initial))
 
     def answer(self, outcome: Outcome) -> None:
         """Writes the end of a call, once, behind what it has queued."""
@@ -310,6 +313,10 @@ class GrpcCall:
         if self._answered:
             return
         self._answered = True
+        if self._problem is None and (self._reader is None or not self._reader.failed):
+            connection.http2.earn(4)
+        else:
+            connection.http2.charge(8 if self._compressed else 1)
         if connection.closing or connection.outbox.closed or not connection.http2.is_open(self.stream):
             queue.drop()
         elif outcome.reason == "slow_consumer":
@@ -326,7 +333,7 @@ class GrpcCall:
         try:
             block = OK if outcome.error is None and not trailing else end_block(outcome.error, trailing)
             if not self._begun:
-                block = HEAD + (header_block(metadata_headers(initial)) if initial else b"") + block
+                block = self._head(initial) + block
             return block
         except RaffelError as problem:
             return end_block(problem) if self._begun else HEAD + end_block(problem)
@@ -383,6 +390,8 @@ HEAD = header_block(
     )
 )
 """The head of every answer."""
+
+_GZIP_HEAD = HEAD + header_block(((b"grpc-encoding", b"gzip"),))
 
 OK = header_block(((b"grpc-status", b"0"),))
 

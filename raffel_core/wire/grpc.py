@@ -12,7 +12,7 @@ from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from struct import Struct
 
-from raffel_core.errors import CODES, RaffelError
+from raffel_core.errors import CODES, NoSuchRoute, RaffelError
 from raffel_core.wire.envelope import MAX_METADATA, MAX_METADATA_BYTES
 
 Headers = list[tuple[bytes, bytes]]
@@ -61,6 +61,11 @@ class MessageReader:
         """Whether messages, or an error, can be had without more bytes."""
 
     @property
+    def failed(self) -> bool:
+        """Whether there was an error."""
+        return self._error is not None
+
+    @property
     def partial(self) -> int:
         """Bytes of a message that has begun and is not complete; to be asked when `more` is False."""
         return len(self._held)
@@ -73,7 +78,7 @@ class MessageReader:
         INTERNAL_ERROR for a compressed flag that the call does not allow and for broken gzip.
         """
         if self._error is not None:
-            raise self._error
+            raise self._error.with_traceback(None)
         if self._held:
             self._held += data
             if len(self._held) < self._need:
@@ -99,7 +104,7 @@ class MessageReader:
                     append(data[body:stop])
                 start, body = stop, stop + _PREFIX
         except RaffelError as error:
-            self._error, self.more = error, True
+            self._error, self.more = error.with_traceback(None), True  # whose frames would keep what was inflated
             if not messages:
                 raise
             return messages
@@ -139,6 +144,7 @@ def _inflate(data: bytes, limit: int) -> bytes:
     except zlib.error as error:
         raise RaffelError("INTERNAL_ERROR", f"a compressed message is not gzip: {error}") from None
     if len(message) > limit:
+        del message
         raise RaffelError("MESSAGE_TOO_LARGE", f"a message inflates to more than {limit} bytes")
     if not inflater.eof:
         raise RaffelError("INTERNAL_ERROR", "a compressed message ends before its gzip does")
@@ -353,5 +359,5 @@ def trailers(error: RaffelError | None, details: bytes | None, metadata: Mapping
 
 def status_number(error: RaffelError) -> int:
     """The status of gRPC that an error is; UNKNOWN for a code of its own."""
-    row = CODES.get(error.code)
-    return CODES["UNKNOWN"].grpc if row is None else row.grpc
+    code = "UNIMPLEMENTED" if isinstance(error, NoSuchRoute) else error.code
+    return CODES.get(code, CODES["UNKNOWN"]).grpc

@@ -97,6 +97,7 @@ class Http2:
         "_reset",
         "_started",
         "_unread",
+        "advanced",
         "ended",
         "highest",
         "initial_window",
@@ -118,6 +119,8 @@ class Http2:
         self.initial_window = 65_535
         self.peer_header_bytes = HEADER_BYTES
         """What the peer takes of headers at most."""
+        self.advanced = False
+        """Whether the bytes received last have completed a frame."""
         self.leaving = False
         """Whether streams that the peer opens from now on are refused."""
         self.ended: str | None = None
@@ -176,7 +179,6 @@ class Http2:
         """Notes that the last frame of a stream has been made. A peer that has not ended is told to send no more."""
         if self.streams.pop(stream.id, None) is None:
             return b""
-        self.earn(4)
         if stream.state is HALF_CLOSED_REMOTE:
             stream.state = CLOSED
             return b""
@@ -231,6 +233,10 @@ class Http2:
         if self._budget < BUDGET:
             self._budget += amount
 
+    def charge(self, cost: float) -> None:
+        """Counts what else a call has cost for nothing; the next frame that costs anything ends the connection."""
+        self._budget -= cost
+
     def _spend(self, cost: float) -> None:
         self._budget -= cost
         if self._budget < 0:
@@ -241,6 +247,7 @@ class Http2:
     def receive(self, data: bytes, now: float) -> list[Event]:
         """What these bytes mean. `now` is a time in seconds, of any clock that only goes forward."""
         events: list[Event] = []
+        self.advanced = False
         if self.ended is not None:
             return events
         if self._budget < BUDGET:
@@ -258,6 +265,7 @@ class Http2:
             self.goaway(error.code, error.message)
             self.ended = f"{error.code.name}: {error.message}"
             return events
+        self.advanced = read > 0
         if read < len(data):
             self._buffer += data[read:]
         return events
@@ -409,9 +417,12 @@ class Http2:
         end = bool(flags & END_STREAM)
         if act is Act.OPEN:
             self.highest = id
-            self._open(id, self._head_reader.head(block), end, events)
+            head = self._head_reader.head(block)
+            self._spend(self._head_reader.cost)
+            self._open(id, head, end, events)
             return
         fields = self._head_reader.trailers(block)  # also of one that is dropped: both sides keep the same table
+        self._spend(self._head_reader.cost)
         if act is not Act.TRAILERS:
             self._refuse(act, id, stream, events)
             return
@@ -434,6 +445,7 @@ class Http2:
             if end and head.length:
                 self._fault(id, None, Code.PROTOCOL_ERROR, events)
                 return
+            self._spend(0.5)
             state = HALF_CLOSED_REMOTE if end else OPEN
             stream = self.streams[id] = Stream(id, head, state, self.initial_window, head.length)
             events.append(Event(Kind.OPENED, stream, b"", end))

@@ -15,6 +15,7 @@ HEADER_BYTES = 16_384
 """What a header list may have, counted as SETTINGS_MAX_HEADER_LIST_SIZE counts it, and a header block before that."""
 
 _HEADS = 64
+_FREE_FIELDS = 32
 _TABLE_BYTES = 4096
 
 _PSEUDO = frozenset({b":method", b":path", b":scheme", b":authority"})
@@ -28,7 +29,7 @@ ReadHead = Callable[[bytes, bytes, HeaderList], Any]
 class HeadReader:
     """The decoder of a connection. A block that repeats itself means the same while the decoder's table is the same."""
 
-    __slots__ = ("_decoder", "_entries", "_heads", "_newest", "_read_head")
+    __slots__ = ("_decoder", "_entries", "_heads", "_newest", "_read_head", "cost")
 
     def __init__(self, read_head: ReadHead) -> None:
         self._read_head = read_head
@@ -37,11 +38,14 @@ class HeadReader:
         self._heads: dict[bytes, Head] = {}
         self._newest: object = None
         self._entries = 0
+        self.cost = 0.0
+        """What the last block cost beyond those of honest clients: a byte can stand for a field."""
 
     def head(self, block: bytes) -> Head | None:
         """The head of a request; None where it is malformed (8.1.1)."""
         head = self._heads.get(block)
         if head is not None:
+            self.cost = 0.0
             return head
         fields, repeatable = self._decode(block)
         head = self._judged(fields)
@@ -66,6 +70,7 @@ class HeadReader:
             raise ConnectionFault(Code.ENHANCE_YOUR_CALM, found) from None
         except (HPACKError, IndexError, ValueError):  # what the decoder raises on some broken blocks
             raise ConnectionFault(Code.COMPRESSION_ERROR, "found a header block that cannot be decoded") from None
+        self.cost = max(0, len(fields) - _FREE_FIELDS) / 16
         entries = self._decoder.header_table.dynamic_entries
         newest = entries[0] if entries else None
         repeatable = newest is self._newest and len(entries) == self._entries

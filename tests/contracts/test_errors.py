@@ -15,7 +15,7 @@ from raffel_core import Event, RaffelError, tracked
 from raffel_core.errors import CODES
 from raffel_core.route import Kind
 
-from .clients.call import Failed
+from .clients.call import Can, Failed
 from .clients.table import CARRIERS, every_call, every_protocol, over
 from .handlers import define
 
@@ -344,7 +344,7 @@ async def test_an_event_that_could_be_taken_for_another_never_goes_out(build, co
     assert (found, outcome.code) == ([0], "OUTPUT_VALIDATION_ERROR")
 
 
-@every_call()
+@every_call(Can.UNTYPED)
 async def test_a_route_that_trusts_its_handler_sends_its_type_unseen(build, connect, kind):
     server = build()
 

@@ -229,7 +229,7 @@ async def test_an_input_of_the_wrong_type_is_refused_with_the_same_details(build
     assert found == [("VALIDATION_ERROR", [{"path": path, "message": text}]) for _, path, text in WRONG]
 
 
-@every_call(kinds=READ)
+@every_call(Can.WRONG, kinds=READ)
 async def test_a_parameter_that_does_not_fit_is_refused(build, connect, kind):
     server = build()
     define(server, kind, nothing, "top.[limit]", input=Query)

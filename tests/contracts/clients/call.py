@@ -29,6 +29,7 @@ class Can(StrEnum):
     BINARY = "carry bytes as bytes, for calls that ask for it"
     TEXT = "give values that JSON has no type for as text"
     WRONG = "send what is of another type than was declared"
+    UNTYPED = "carry an item that is not of the type that was declared"
     SCALARS = "bring an input of any type that is neither an object nor an array"
     OPENING = "bring an input for a stream that reads items"
     KINDS = "ask for a stream and for a procedure in different ways"

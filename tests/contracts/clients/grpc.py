@@ -14,6 +14,7 @@ import h2.config
 import h2.connection
 import h2.events
 import h2.exceptions
+import h2.settings
 import msgspec
 from google.protobuf import descriptor_pb2, descriptor_pool, duration_pb2, struct_pb2, timestamp_pb2
 from google.protobuf.json_format import MessageToDict, ParseDict
@@ -27,9 +28,10 @@ from raffel_core.server import Server
 
 from .call import NOTHING, PATIENCE, Call, Can, Carrier, Cut, End, Failed, Item, failed, reset_on_close
 
-CANCEL = 8
+CANCEL, REFUSED_STREAM, GOAWAY = 8, 7, 7
 NO_SUCH_ROUTE = 12
 _VALUE = "google.protobuf.Value"
+_LONG = 80_000
 
 
 class Messages:
@@ -138,7 +140,8 @@ class GrpcCall(Call):
         self._client.transport.abort()
 
     async def cancel(self) -> None:
-        self._client.reset(self)
+        """A client's own answer to itself, once the server has heard it."""
+        await self._client.reset(self)
         if not self.over:
             self.finish(Failed("CANCELLED", "cancelled by the client", {"reason": "client_cancelled"}))
 
@@ -201,6 +204,8 @@ class GrpcClient(asyncio.Protocol):
         self._room = asyncio.Event()
         self._lost = asyncio.Event()
         self._ready = asyncio.Event()
+        self._pongs: dict[bytes, asyncio.Event] = {}
+        self._buffer = bytearray()
 
     # The connection
 
@@ -211,17 +216,31 @@ class GrpcClient(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         try:
-            for event in self._h2.receive_data(data):
+            for event in self._h2.receive_data(self._but_goaway(data)):
                 self._on_event(event)
         except Exception as error:  # nobody would hear it here
             self._faults.append(repr(error))
         self._flush()
 
+    def _but_goaway(self, data: bytes) -> bytes:
+        """The whole frames that are here but GOAWAY, after which h2 would take nothing of the streams that go on."""
+        buffer, frames = self._buffer, []
+        buffer += data
+        while len(buffer) >= 9 and len(buffer) >= (stop := 9 + int.from_bytes(buffer[:3], "big")):
+            if buffer[3] != GOAWAY:
+                frames.append(bytes(buffer[:stop]))
+            del buffer[:stop]
+        return b"".join(frames)
+
     def _on_event(self, event: h2.events.Event) -> None:
         match event:
             case h2.events.RemoteSettingsChanged():
+                self._h2.remote_settings[h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS] = 2**31 - 1
+                self._h2.remote_settings.acknowledge()  # it is the server's to refuse what is too much
                 self._ready.set()
                 self._room.set()
+            case h2.events.PingAckReceived():
+                self._pongs.pop(event.ping_data).set()
             case h2.events.WindowUpdated():
                 self._room.set()
             case h2.events.ResponseReceived() | h2.events.TrailersReceived():
@@ -239,11 +258,14 @@ class GrpcClient(asyncio.Protocol):
                 call = self._calls[event.stream_id]
                 self._room.set()
                 if not call.over:
-                    call.finish(Cut())
+                    refused = Failed("RESOURCE_EXHAUSTED", "refused")
+                    call.finish(refused if event.error_code == REFUSED_STREAM else Cut())
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost.set()
         self._room.set()
+        for pong in self._pongs.values():
+            pong.set()
         for call in self._calls.values():
             if not call.over:
                 call.finish(Cut())
@@ -256,9 +278,10 @@ class GrpcClient(asyncio.Protocol):
     async def send(self, call: GrpcCall, data: bytes, *, end: bool) -> None:
         """Sends bytes as the windows let it; what is left of those for a call that is over is dropped."""
         with contextlib.suppress(h2.exceptions.ProtocolError):
-            while data:
+            while data and not call.over:
                 size = min(self._h2.local_flow_control_window(call.stream), self._h2.max_outbound_frame_size, len(data))
                 if size <= 0:
+                    self._flush()
                     self._room.clear()
                     await self._room.wait()
                     if self._lost.is_set():
@@ -266,14 +289,21 @@ class GrpcClient(asyncio.Protocol):
                     continue
                 self._h2.send_data(call.stream, data[:size])
                 data = data[size:]
-            if end:
+            if end and not call.over:
                 self._h2.end_stream(call.stream)
         self._flush()
 
-    def reset(self, call: GrpcCall) -> None:
+    async def reset(self, call: GrpcCall) -> None:
         with contextlib.suppress(h2.exceptions.ProtocolError):  # it has ended already
             self._h2.reset_stream(call.stream, CANCEL)
+        mark = call.stream.to_bytes(8, "big")
+        pong = self._pongs[mark] = asyncio.Event()
+        self._h2.ping(mark)
         self._flush()
+        if not self.transport.is_reading():
+            return  # nobody would hear the answer
+        async with asyncio.timeout(PATIENCE):
+            await pong.wait()
 
     # What scenarios ask for
 
@@ -302,10 +332,11 @@ class GrpcClient(asyncio.Protocol):
 
     def weigh(self, kind: Kind, name: str, input: Any) -> int:
         _, request, _, params = self._messages.find(name)
-        return len(_request(request, input, params))
+        return _weight(request, input, params)
 
     def weigh_item(self, data: Any) -> int:
-        raise NotImplementedError
+        last = next(reversed(self._calls.values()), None)
+        return _weight(struct_pb2.Value if last is None else last.request, data, {})
 
     def pause(self) -> None:
         self.transport.pause_reading()
@@ -321,6 +352,17 @@ class GrpcClient(asyncio.Protocol):
         self.transport.abort()
         await self._lost.wait()
         assert not self._faults, self._faults
+
+
+def _weight(request: Any, value: Any, params: Mapping[str, str]) -> int:
+    """The bytes of a message but those of its text, which the scenarios make long: so are the lengths before it."""
+    return len(_request(request, _stretched(value), params)) - _LONG
+
+
+def _stretched(value: Any) -> Any:
+    if value == "":
+        return "x" * _LONG
+    return {key: _stretched(one) for key, one in value.items()} if isinstance(value, dict) else value
 
 
 def _headers(

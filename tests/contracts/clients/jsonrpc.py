@@ -54,4 +54,6 @@ async def connect(server: Server) -> JsonRpcClient:
     return JsonRpcClient(server, PATH, read, get=False)
 
 
-JSONRPC = Carrier("jsonrpc", "JSON-RPC", frozenset({Kind.UNARY}), frozenset({Can.TEXT, Can.KINDS}), connect)
+JSONRPC = Carrier(
+    "jsonrpc", "JSON-RPC", frozenset({Kind.UNARY}), frozenset({Can.TEXT, Can.UNTYPED, Can.KINDS}), connect
+)

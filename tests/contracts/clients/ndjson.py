@@ -34,6 +34,6 @@ NDJSON = Carrier(
     "ndjson",
     "NDJSON",
     frozenset({Kind.SERVER}),
-    frozenset({Can.RESUME, Can.TEXT, Can.WRONG, Can.SCALARS, Can.KINDS}),
+    frozenset({Can.RESUME, Can.TEXT, Can.UNTYPED, Can.WRONG, Can.SCALARS, Can.KINDS}),
     connect,
 )

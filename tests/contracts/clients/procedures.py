@@ -22,5 +22,9 @@ async def connect(server: Server) -> HttpClient:
 
 
 PROCEDURES = Carrier(
-    "http", "HTTP", frozenset({Kind.UNARY}), frozenset({Can.TEXT, Can.WRONG, Can.SCALARS, Can.KINDS}), connect
+    "http",
+    "HTTP",
+    frozenset({Kind.UNARY}),
+    frozenset({Can.TEXT, Can.UNTYPED, Can.WRONG, Can.SCALARS, Can.KINDS}),
+    connect,
 )

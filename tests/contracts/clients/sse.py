@@ -38,6 +38,6 @@ SSE = Carrier(
     "sse",
     "Server-Sent Events",
     frozenset({Kind.SERVER}),
-    frozenset({Can.IDS, Can.RESUME, Can.TEXT, Can.WRONG, Can.SCALARS, Can.KINDS}),
+    frozenset({Can.IDS, Can.RESUME, Can.TEXT, Can.UNTYPED, Can.WRONG, Can.SCALARS, Can.KINDS}),
     connect,
 )

@@ -1,0 +1,362 @@
+"""Messages and enums as a route's types make them: what descriptors and converters are made from."""
+
+from __future__ import annotations
+
+import enum
+import re
+import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+from msgspec import inspect as shapes
+
+from raffel_core.protobuf.names import identifier, json_name, qualified, snake, tagged, upper_snake
+from raffel_core.schema.check import bare
+from raffel_core.schema.typed import name_of
+
+Numbering: TypeAlias = Callable[[str, Sequence[tuple[str, str]]], Sequence[int]]
+"""The numbers of a message's fields or an enum's values, of its full name and (name, signature) in order of definition.
+
+A signature is what clients must agree on: `int64`, `optional int64`, `repeated string`, `map<string, double>`,
+`market.Tick`; of an enum's value it is empty. The full names are without a dot in front.
+"""
+
+ROUTE_FILES = "raffel_routes."
+"""What the names of modules begin with that are files of routes folders."""
+
+EVENT_ID = "raffel_event_id"
+EVENT_ID_NUMBER = 18_999
+"""The last number before those that protobuf keeps for itself."""
+
+TIMESTAMP = "google.protobuf.Timestamp"
+DURATION = "google.protobuf.Duration"
+VALUE = "google.protobuf.Value"
+
+Record: TypeAlias = shapes.StructType | shapes.DataclassType | shapes.TypedDictType | shapes.NamedTupleType
+Label: TypeAlias = Literal["", "optional", "repeated", "map", "oneof"]
+
+_PROTO: Mapping[type[shapes.Type], str] = {
+    shapes.IntType: "int64",
+    shapes.FloatType: "double",
+    shapes.StrType: "string",
+    shapes.BoolType: "bool",
+    shapes.BytesType: "bytes",
+    shapes.ByteArrayType: "bytes",
+    shapes.MemoryViewType: "bytes",
+    shapes.DateTimeType: TIMESTAMP,
+    shapes.TimeDeltaType: DURATION,
+    shapes.DateType: "string",
+    shapes.TimeType: "string",
+    shapes.DecimalType: "string",
+    shapes.UUIDType: "string",
+}
+_LISTS = (shapes.ListType, shapes.VarTupleType, shapes.SetType, shapes.FrozenSetType)
+_KEYS = (shapes.StrType, shapes.IntType, shapes.BoolType)
+_NESTED = (*_LISTS, shapes.TupleType, shapes.DictType, shapes.UnionType)
+
+
+class Part(NamedTuple):
+    """A value in a field: what it is to protobuf, and what it is in Python."""
+
+    proto: str | Message | Enum
+    """`int64`, `google.protobuf.Value`, or a type of the project's."""
+    shape: shapes.Type
+
+    @property
+    def signature(self) -> str:
+        return self.proto if isinstance(self.proto, str) else self.proto.full_name
+
+
+class Field(NamedTuple):
+    """A field of a message."""
+
+    name: str
+    part: Part
+    label: Label = ""
+    """`oneof` is a member of the oneof of its `Member`; `optional` is also one, of its own."""
+    key: Part | None = None
+    """That of a map."""
+    number: int = 0
+
+    @property
+    def signature(self) -> str:
+        match self.label:
+            case "optional" | "repeated":
+                return f"{self.label} {self.part.signature}"
+            case "map":
+                assert self.key is not None
+                return f"map<{self.key.signature}, {self.part.signature}>"
+            case _:
+                return self.part.signature
+
+
+class Member(NamedTuple):
+    """An attribute or a key of a Python value, and its field; several where it is a oneof."""
+
+    name: str
+    """The name of the field, or that of the oneof."""
+    given: shapes.Field
+    shape: shapes.Type
+    """Its type, without None."""
+    nullable: bool
+    fields: tuple[Field, ...]
+
+    @property
+    def required(self) -> bool:
+        """Whether it must have a value: there is neither a default nor None."""
+        return self.given.required and not self.nullable
+
+
+class Message:
+    """A message. `members` are those of the value itself; `others` are fields beside them, which no value has."""
+
+    __slots__ = ("full_name", "members", "name", "others", "owner", "shape")
+
+    def __init__(self, name: str, package: str, shape: Record | None, owner: object) -> None:
+        self.name = name
+        self.full_name = qualified(package, name)
+        self.shape = shape
+        """The type of the values; None: the value is that of the one member, `value`."""
+        self.owner = owner
+        """What has the name: a class, or (the route's name, the part that it plays)."""
+        self.members: tuple[Member, ...] = ()
+        self.others: tuple[Field, ...] = ()
+
+    @property
+    def fields(self) -> Iterator[Field]:
+        """All fields, in the order of their definition."""
+        for member in self.members:
+            yield from member.fields
+        yield from self.others
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """The names that it takes in its package."""
+        return (self.name,)
+
+
+class Enum:
+    """An enum. `values` begin with 0, as proto3 wants; the member of a value that is no member's is None."""
+
+    __slots__ = ("full_name", "name", "owner", "values")
+
+    def __init__(self, name: str, package: str, owner: type[enum.Enum]) -> None:
+        self.name = name
+        self.full_name = qualified(package, name)
+        self.owner: object = owner
+        self.values: tuple[tuple[str, int, enum.Enum | None], ...] = ()
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """The names that it takes in its package: values lie beside their enum, not in it."""
+        return (self.name, *(name for name, _, _ in self.values))
+
+
+Definition: TypeAlias = Message | Enum
+
+
+def reached(root: Part) -> Iterator[Definition]:
+    """The messages and enums that a value is made of, each once, in the order in which they are met."""
+    seen: set[int] = set()
+    waiting = [root]
+    while waiting:
+        proto = waiting.pop().proto
+        if isinstance(proto, str) or id(proto) in seen:
+            continue
+        seen.add(id(proto))
+        yield proto
+        if isinstance(proto, Message):
+            waiting.extend(field.part for field in reversed([*proto.fields]))
+
+
+class Fault(NamedTuple):
+    """Why a type has no message; the halves of a Problem."""
+
+    found: str
+    expected: str
+
+
+class Messages:
+    """Makes the messages of routes; a type that several have in common is made once."""
+
+    def __init__(self, numbering: Numbering | None) -> None:
+        self.faults: list[Fault] = []
+        self._numbering = numbering
+        self._made: dict[tuple[object, ...], Any] = {}
+
+    def root(
+        self, shape: shapes.Type, package: str, prefix: str, *, side: str, owner: str, others: Sequence[Field] = ()
+    ) -> Part:
+        """A request or a response of this shape; with `others`, or where it is no object, a message of its own."""
+        shape = bare(shape)
+        maker = _Maker(self, package, prefix)
+        is_record = isinstance(shape, Record)
+        if not others and (is_record or isinstance(shape, (shapes.AnyType, shapes.RawType))):
+            return maker.part(shape)
+        message = Message(prefix + side, package, shape if is_record else None, (owner, side))
+        members = shape.fields if isinstance(shape, Record) else [shapes.Field("value", "value", shape)]
+        maker.fill(message, members, others)
+        return Part(message, shape)
+
+
+class _Maker(NamedTuple):
+    """Makes the messages of one route's package."""
+
+    messages: Messages
+    package: str
+    prefix: str
+
+    def part(self, shape: shapes.Type) -> Part:
+        """A value that is neither a list nor a map."""
+        shape = bare(shape)
+        match shape:
+            case shapes.LiteralType(values):
+                classes = {type(value) for value in values}
+                return Part("string" if classes == {str} else "int64" if classes == {int} else VALUE, shape)
+            case shapes.EnumType(cls):
+                return Part("int64" if issubclass(cls, enum.Flag) else self._enum(cls), shape)
+            case shapes.StructType() | shapes.DataclassType() | shapes.TypedDictType() | shapes.NamedTupleType():
+                return Part(self._record(shape), shape)
+            case _:
+                return Part(_PROTO.get(type(shape), VALUE), shape)
+
+    def _item(self, shape: shapes.Type) -> Part:
+        """An item of a list or a map, where protobuf has neither lists nor None."""
+        shape = bare(shape)
+        if isinstance(shape, _NESTED) or (isinstance(shape, shapes.LiteralType) and None in shape.values):
+            return Part(VALUE, shape)
+        return self.part(shape)
+
+    # Messages
+
+    def _record(self, shape: Record) -> Message:
+        name, key = self._name(shape.cls)
+        message: Message | None = self.messages._made.get(key)
+        if message is None:
+            message = self.messages._made[key] = Message(name, self.package, shape, shape.cls)
+            self.fill(message, shape.fields, ())
+        return message
+
+    def _name(self, cls: Any) -> tuple[str, tuple[object, ...]]:
+        """The name of a class's message, and what is the same for another that it serves too."""
+        prefix = self.prefix if any(one.__module__.startswith(ROUTE_FILES) for one in _classes(cls)) else ""
+        return prefix + _name_of(cls), (self.package, prefix, cls)
+
+    def fill(self, message: Message, given: Iterable[shapes.Field], others: Sequence[Field]) -> None:
+        """Gives a message its fields and their numbers."""
+        members = [self._member(one) for one in given]
+        fields = [field for member in members for field in member.fields]
+        fields += [field for field in others if not field.number]
+        self._look_for_doubles(message, [*fields, *(field for field in others if field.number)])
+        numbers = iter(self._numbers(message.full_name, [(field.name, field.signature) for field in fields]))
+        message.members = tuple(
+            member._replace(fields=tuple(field._replace(number=next(numbers)) for field in member.fields))
+            for member in members
+        )
+        message.others = tuple(field if field.number else field._replace(number=next(numbers)) for field in others)
+
+    def _numbers(self, name: str, members: Sequence[tuple[str, str]]) -> Sequence[int]:
+        numbering = self.messages._numbering
+        return range(1, len(members) + 1) if numbering is None else numbering(name, members)
+
+    def _look_for_doubles(self, message: Message, fields: Sequence[Field]) -> None:
+        seen: dict[str, Field] = {}
+        for field in fields:
+            other = seen.setdefault(json_name(field.name), field)
+            if other is not field:
+                found = f"the fields {other.name} and {field.name} of {message.full_name}"
+                both = f"are both {json_name(field.name)!r} in JSON"
+                self.messages.faults.append(Fault(f"{found} {both}", "names that differ in more than underscores"))
+
+    def _member(self, given: shapes.Field) -> Member:
+        renamed = given.encode_name != given.name
+        name = snake(given.encode_name) if renamed else identifier(given.name)
+        shape, nullable = _without_none(given.type)
+        optional: Label = "optional" if nullable or not given.required else ""
+        match shape:
+            case shapes.UnionType(types) if all(_is_tagged(one) for one in types):
+                fields = tuple(
+                    Field(tagged(name, one.tag), self.part(one), "oneof")
+                    for one in types
+                    if isinstance(one, shapes.StructType)
+                )
+            case shapes.ListType() | shapes.VarTupleType() | shapes.SetType() | shapes.FrozenSetType():
+                fields = (Field(name, self._item(shape.item_type), "repeated"),)
+            case shapes.DictType() if isinstance(bare(shape.key_type), _KEYS):
+                fields = (Field(name, self._item(shape.value_type), "map", self.part(shape.key_type)),)
+            case _:
+                part = self.part(shape)
+                is_message = isinstance(part.proto, Message) or part.proto in (TIMESTAMP, DURATION, VALUE)
+                fields = (Field(name, part, "" if is_message else optional),)
+        return Member(name, given, shape, nullable, fields)
+
+    # Enums
+
+    def _enum(self, cls: type[enum.Enum]) -> Enum:
+        name, key = self._name(cls)
+        made: Enum | None = self.messages._made.get(key)
+        if made is None:
+            made = self.messages._made[key] = Enum(name, self.package, cls)
+            made.values = tuple(self._values(made, [*cls]))
+        return made
+
+    def _values(self, made: Enum, members: list[enum.Enum]) -> Iterator[tuple[str, int, enum.Enum | None]]:
+        prefix = upper_snake(made.name)
+        names = {member: f"{prefix}_{upper_snake(member.name)}" for member in members}
+        unspecified = f"{prefix}_UNSPECIFIED"
+        if all(type(member.value) is int and 0 <= member.value < 2**31 for member in members):
+            numbers = {member: int(member.value) for member in members}
+        else:
+            # A member of that name is what 0 means already.
+            others = [member for member in members if names[member] != unspecified]
+            given = self._numbers(made.full_name, [(names[member], "") for member in others])
+            numbers = {member: 0 for member in members} | dict(zip(others, given, strict=True))
+        if 0 not in numbers.values():
+            yield unspecified, 0, None
+        seen = {unspecified: ""} if 0 not in numbers.values() else {}
+        for member in sorted(members, key=lambda member: numbers[member]):
+            name = names[member]
+            if name in seen:
+                found = f"two values of {made.full_name} are {name}"
+                self.messages.faults.append(Fault(found, "names that differ in more than their case"))
+            seen[name] = name
+            yield name, numbers[member], member
+
+
+def _without_none(shape: shapes.Type) -> tuple[shapes.Type, bool]:
+    """A type as it is where it is not None, and whether it may be None."""
+    shape = bare(shape)
+    match shape:
+        case shapes.UnionType(types):
+            rest = tuple(one for one in map(bare, types) if not isinstance(one, shapes.NoneType))
+            nullable = len(rest) < len(types)
+            if len(rest) == 1:
+                inner, also = _without_none(rest[0])
+                return inner, nullable or also
+            return (shapes.UnionType(rest) if nullable else shape), nullable
+        case shapes.LiteralType(values) if None in values and len(values) > 1:
+            return shapes.LiteralType(tuple(value for value in values if value is not None)), True
+        case _:
+            return shape, False
+
+
+def _is_tagged(shape: shapes.Type) -> bool:
+    return isinstance(shape, shapes.StructType) and shape.tag is not None
+
+
+def _classes(cls: Any) -> Iterator[type]:
+    """A class and, of a generic one, all classes that it is made with."""
+    origin = typing.get_origin(cls)
+    for one in (origin or cls, *(typing.get_args(cls) if origin is not None else ())):
+        if one is not cls and typing.get_origin(one) is not None:
+            yield from _classes(one)
+        elif isinstance(one, type):
+            yield one
+
+
+def _name_of(cls: Any) -> str:
+    """`Tick`, `PageInt` for `Page[int]`, `PageListTick` for `Page[list[Tick]]`."""
+    if isinstance(cls, type):
+        return identifier(cls.__name__)
+    own, *arguments = re.findall(r"\w+", name_of(cls))
+    return identifier(own + "".join(word[0].upper() + word[1:] for word in arguments))

@@ -1,0 +1,78 @@
+"""The encoding of protocol buffers ("Encoding"): varints, keys, and the well-known types that have two numbers."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+VARINT, FIXED64, LEN = 0, 1, 2
+"""Wire types."""
+
+SMALL = 1 << 14
+"""Below it varints come from a table."""
+
+VARINTS: Sequence[bytes] = tuple(
+    bytes((value,)) if value < 128 else bytes((value & 127 | 128, value >> 7)) for value in range(SMALL)
+)
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+NAIVE_EPOCH = datetime(1970, 1, 1)
+_FIRST, _LAST = -62_135_596_800, 253_402_300_799
+"""The seconds of a Timestamp: the years 1 to 9999."""
+_LONGEST = 315_576_000_000
+"""The seconds of a Duration: 10,000 years."""
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def varint(value: int) -> bytes:
+    """An int64 or the size of something. OverflowError: it has more than 64 bits."""
+    if value < 0:
+        if value < -(1 << 63):
+            raise OverflowError("less than an int64")
+        value += 1 << 64
+    elif value < SMALL:
+        return VARINTS[value]
+    elif value >= 1 << 63:
+        raise OverflowError("more than an int64")
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def key(number: int, wire_type: int) -> bytes:
+    """What comes before a field."""
+    return varint(number << 3 | wire_type)
+
+
+@functools.cache
+def sized(key: bytes) -> Sequence[bytes]:
+    """A key with each size that is one byte."""
+    return tuple(key + VARINTS[size] for size in range(128))
+
+
+def delimited(key: bytes, data: bytes) -> bytes:
+    """A field of type LEN."""
+    return key + varint(len(data)) + data
+
+
+def timestamp(value: datetime) -> bytes:
+    """A google.protobuf.Timestamp; what has no time zone is UTC. OverflowError: it is not within the years 1 to 9999."""
+    since = value - NAIVE_EPOCH if value.tzinfo is None else value - EPOCH
+    seconds, micros = since.days * 86_400 + since.seconds, since.microseconds
+    if not _FIRST <= seconds <= _LAST:
+        raise OverflowError("no Timestamp")
+    return b"\x08" + varint(seconds) + (b"\x10" + varint(micros * 1000) if micros else b"")
+
+
+def duration(value: timedelta) -> bytes:
+    """A google.protobuf.Duration, whose two numbers have one sign. OverflowError: it is over 10,000 years."""
+    micros = value // _MICROSECOND
+    sign = -1 if micros < 0 else 1
+    seconds, micros = divmod(abs(micros), 1_000_000)
+    if seconds > _LONGEST:
+        raise OverflowError("no Duration")
+    return b"\x08" + varint(sign * seconds) + (b"\x10" + varint(sign * micros * 1000) if micros else b"")

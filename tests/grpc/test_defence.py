@@ -1,0 +1,3 @@
+from ..flow.conftest import Peak, Process
+def test_x():
+    assert Peak and Process
