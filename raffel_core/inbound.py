@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -94,6 +95,9 @@ class Inbound(RaffelStream[Any]):
             self._free(self.parked)
 
 
+_CHUNK = 4096
+
+
 class Splitter(Protocol):
     """Makes messages of bytes. Both raise RaffelError for bytes that are none."""
 
@@ -113,7 +117,7 @@ class Chunks(RaffelStream[Any]):
     schema wants raises from the read that met it; bytes that are no messages raise from every read after those before.
     """
 
-    __slots__ = ("_chunks", "_decode", "_ended", "_lent", "_splitter", "on_read")
+    __slots__ = ("_chunks", "_decode", "_ended", "_lent", "_splits", "_splitter", "on_read")
 
     def __init__(self, splitter: Splitter, decode: Callable[[bytes], Any], high_water_mark: int) -> None:
         super().__init__(high_water_mark=high_water_mark)
@@ -123,7 +127,18 @@ class Chunks(RaffelStream[Any]):
         self._lent = 0
         """Bytes of the chunk whose messages are being read."""
         self._ended = False
+        self._splits = 0
         self.on_read: Callable[[int], None] | None = None
+
+    @property
+    def unread(self) -> int:
+        """Bytes that have not been given back."""
+        return self._lent + sum(map(len, self._chunks))
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Another one after each read."""
+        return self._splits, len(self._items)
 
     @property
     def first(self) -> bytes | None:
@@ -133,8 +148,13 @@ class Chunks(RaffelStream[Any]):
     def push(self, chunk: bytes, *, end: bool) -> None:
         """Takes bytes in; with `end` the last ones."""
         if self._state is not OPEN or self._ended:
+            self._free(len(chunk))
             return
-        self._chunks.append(chunk)
+        chunks = self._chunks
+        if chunks and len(chunks[-1]) + len(chunk) <= _CHUNK:
+            chunks[-1] += chunk  # an object for every few bytes would be many times their size
+        else:
+            chunks.append(chunk)
         self._ended = end
         if not self._items:
             self._split()
@@ -152,29 +172,54 @@ class Chunks(RaffelStream[Any]):
     def _split(self) -> None:
         """Goes on to the next messages, or to the end."""
         splitter, chunks = self._splitter, self._chunks
+        if splitter.more:
+            # What is inflated comes in pieces, and a handler that never waits would have them all in one turn.
+            asyncio.get_running_loop().call_soon(self._go_on)
+            return
         try:
-            while not self._items:
-                if not splitter.more:
-                    self._give_back()
-                    if not chunks:
-                        break
-                    self._lent = len(chunks[0])
-                self._items.extend(splitter.feed(b"" if splitter.more else chunks.popleft()))
-            else:
-                return
-            if self._ended:
+            while not self._items and not splitter.more:
+                self._give_back()
+                if not chunks:
+                    break
+                self._lent = len(chunks[0])
+                self._items.extend(splitter.feed(chunks.popleft()))
+            if self._ended and not self._items and not splitter.more:
                 splitter.end()
                 self.end()
         except RaffelError as error:
-            self._give_back()
-            chunks.clear()
+            self._drop()
             self.error(error.with_traceback(None))
+
+    def _go_on(self) -> None:
+        """Goes on with what is left of a chunk."""
+        if self._state is not OPEN or self._items:
+            return
+        try:
+            self._items.extend(self._splitter.feed(b""))
+        except RaffelError as error:
+            self._drop()
+            self.error(error.with_traceback(None))
+            return
+        if not self._items:
+            self._split()
+        if self._readers and self._items:
+            self._advance()
 
     def _give_back(self) -> None:
         lent, self._lent = self._lent, 0
-        if lent and self.on_read is not None:
-            self.on_read(lent)
+        self._splits += 1
+        self._free(lent)
+
+    def _drop(self) -> None:
+        """Lets go of all bytes."""
+        self._lent += sum(map(len, self._chunks))
+        self._chunks.clear()
+        self._give_back()
+
+    def _free(self, size: int) -> None:
+        if size and self.on_read is not None:
+            self.on_read(size)
 
     def cancel(self, reason: str | None = None) -> None:
-        self._chunks.clear()
         super().cancel(reason)
+        self._drop()

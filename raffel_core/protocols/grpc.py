@@ -24,12 +24,15 @@ from raffel_core.wire.http2 import Kind as Report
 from raffel_core.wire.http2_frames import Code, header_block
 from raffel_core.wire.http2_streams import HeaderList, Stream
 from raffel_core.wire.lanes import Queue
+from raffel_core.wire.outbox import SLICE_SECONDS
 from raffel_core.wire.stream_queue import StreamQueue
 
 log = logging.getLogger("raffel")
 
 _CONTENT_TYPES = (b"application/grpc", b"application/grpc+proto")
 _PING = b"draining"
+_STEP = 16 * 1024
+"""Bytes that are taken in before it is looked at the time."""
 _LEAST_SHARE = 4096
 """Bytes that a handler may be ahead of a window that is smaller."""
 
@@ -71,7 +74,7 @@ class Grpc:
 class GrpcConnection(MultiplexedConnection):
     """One HTTP/2 connection: opens its calls, and writes what they produce."""
 
-    __slots__ = ("_calls", "_due", "_final_at", "_grpc", "http2", "now", "starved")
+    __slots__ = ("_calls", "_due", "_final_at", "_going_on", "_grpc", "_unseen", "_until", "http2", "now", "starved")
 
     def __init__(self, grpc: Grpc, due: float) -> None:
         super().__init__(grpc.hub)
@@ -81,6 +84,11 @@ class GrpcConnection(MultiplexedConnection):
         self.now = 0.0
         """The loop's time when something was received last."""
         self._grpc = grpc
+        self._unseen = b""
+        """What has been read and not been looked at."""
+        self._until = NEVER
+        """When the others have their turn; NEVER before the first bytes of a turn."""
+        self._going_on = False
         self._calls: set[GrpcCall] = set()
         self._due = due
         """When the frame that has begun must be complete."""
@@ -99,14 +107,58 @@ class GrpcConnection(MultiplexedConnection):
     # What the transport reports
 
     def data_received(self, data: bytes) -> None:
-        if self.closing:
+        if self.held:
+            self._unseen += data
+        else:
+            self._take(data)
+
+    def _take(self, data: bytes) -> None:
+        """Takes in bytes for one turn of the loop, which would read on and on if it were not told to stop."""
+        loop = self.hub.loop
+        if self._until == NEVER:
+            self._until = loop.time() + SLICE_SECONDS
+            loop.call_soon(self._end_turn)
+        at = 0
+        while not self.closing:
+            self._receive(data[at : at + _STEP] if len(data) > _STEP else data)
+            at += _STEP
+            if not self.held and self.now > self._until:
+                self.held = True
+                self.pause_reading()
+                self.go_on()
+            if self.held or at >= len(data):
+                break
+        self._unseen = data[at:]
+
+    def _end_turn(self) -> None:
+        self._until = NEVER
+
+    def go_on(self) -> None:
+        """Looks at what was read, in a turn of its own, and reads on."""
+        if not self._going_on:
+            self._going_on = True
+            self.hub.loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._going_on = False
+        if self._full or self.closing or self.outbox.closed:
             return
+        self.held = False
+        data, self._unseen = self._unseen, b""
+        if data:
+            self._take(data)
+        if not self.held:
+            self.resume_reading()
+
+    def _receive(self, data: bytes) -> None:
         http2, replies = self.http2, self.outbox.replies
         before = len(replies)
         self.now = self.hub.loop.time()
         for event in http2.receive(data, self.now):
             self._on_event(event)
         self._expect()
+        if http2.exhausted:
+            self.wake_at(self.now + self._stall_step())
         if http2.ended is not None:
             log.warning("connection closed: %s", http2.ended, extra={"peer": self.peer})
             self.leave(half_closed=True)
@@ -132,11 +184,13 @@ class GrpcConnection(MultiplexedConnection):
         elif kind is Report.OPENED:
             if self.http2.is_open(stream):  # else what followed in the same bytes has reset it already
                 self._open(stream, end=end)
-        elif stream.call is not None:
-            if kind is Report.BODY:
+        elif kind is Report.BODY:
+            if stream.call is not None:
                 stream.call.receive(data, end=end)
             else:
-                stream.call.reset()
+                self.http2.consumed(stream, len(data))
+        elif stream.call is not None:
+            stream.call.reset()
 
     # Writing
 

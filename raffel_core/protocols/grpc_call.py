@@ -59,6 +59,8 @@ class GrpcCall:
         "_messages",
         "_moved_at",
         "_problem",
+        "_progress",
+        "_read_at",
         "_reader",
         "_sent",
         "_started",
@@ -106,6 +108,8 @@ class GrpcCall:
         self._due = self._head_at = NEVER
         self._moved_at = 0.0
         self._sent = -1
+        self._progress = (-1, -1)
+        self._read_at = 0.0
         self._waiter: asyncio.Future[None] | None = None
 
     # The request
@@ -129,7 +133,9 @@ class GrpcCall:
             self.inbound.push(data, end=end)
             if not self._started:
                 self._take_parameters(self.inbound, end=end)
-        elif not self._started:
+            return
+        self._give_back(len(data))
+        if not self._started:
             try:
                 self._take_message(data, end=end)
             except RaffelError as problem:
@@ -152,7 +158,6 @@ class GrpcCall:
         self._messages += reader.feed(data)
         if reader.more or len(self._messages) > 1:
             raise RaffelError("INVALID_ARGUMENT", "found several messages, expected one")
-        self._give_back(len(data))
         if end:
             reader.end()
             if not self._messages:
@@ -352,6 +357,8 @@ class GrpcCall:
                 due = NEVER
         if self.queue.blocked:
             due = min(due, self._look_for_stall(now))
+        if self.inbound is not None and self.connection.http2.exhausted:
+            due = min(due, self._look_for_reads(self.inbound, now))
         return due
 
     def _look_at_request(self, now: float) -> float:
@@ -378,6 +385,21 @@ class GrpcCall:
         elif now - self._moved_at >= stall:
             self.session.cancel("slow_consumer")
             self.connection.tell_stalled(self)
+            return NEVER
+        return now + min(1.0, stall / 4)
+
+    def _look_for_reads(self, inbound: Chunks, now: float) -> float:
+        """Whether the handler has read nothing for too long while the connection can bring nothing to anybody.
+
+        One that waits for its client is not the one that is slow, and one that is alone is in nobody's way.
+        """
+        connection = self.connection
+        stall = connection.hub.config.limits.stall_seconds
+        waits = self.session.route.kind.writes and (self.queue.blocked or connection.outbox.paused)
+        if inbound.progress != self._progress or waits or not inbound.unread or len(connection.calls) == 1:
+            self._progress, self._read_at = inbound.progress, now
+        elif now - self._read_at >= stall:
+            self.session.cancel("handler_stalled")
             return NEVER
         return now + min(1.0, stall / 4)
 

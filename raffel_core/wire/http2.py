@@ -50,8 +50,8 @@ from raffel_core.wire.http2_streams import (
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
-CONNECTION_WINDOW = 1024 * 1024
-"""Bytes that a peer may send on a connection before they have been taken in."""
+CONNECTION_WINDOW = 2 * 1024 * 1024
+"""Bytes that a peer may send on a connection before they have been read."""
 
 MAX_WINDOW = 2**31 - 1
 
@@ -146,6 +146,11 @@ class Http2:
         self._frame(WINDOW_UPDATE, 0, 0, (CONNECTION_WINDOW - 65_535).to_bytes(4))
 
     @property
+    def exhausted(self) -> bool:
+        """Whether the peer may send next to nothing on the connection until something has been read."""
+        return self._receivable < MAX_FRAME
+
+    @property
     def partial(self) -> bool:
         """Whether a frame or a header block has begun that is not complete, or the peer has not introduced itself."""
         return self._started < 2 or bool(self._buffer) or self._block is not None
@@ -201,7 +206,8 @@ class Http2:
             self._reset.popitem(last=False)
 
     def consumed(self, stream: Stream, size: int) -> None:
-        """Gives so many bytes of a stream's window back: they have been read."""
+        """Gives so many bytes of the windows back: they have been read, or will never be."""
+        self._taken(size)
         stream.unread += size
         if stream.unread * 2 >= STREAM_WINDOW and stream.state is OPEN:
             self._frame(WINDOW_UPDATE, 0, stream.id, stream.unread.to_bytes(4))
@@ -209,7 +215,7 @@ class Http2:
             stream.unread = 0
 
     def _taken(self, size: int) -> None:
-        """Gives bytes of the connection's window back: they have come, and their stream's window bounds them."""
+        """Gives bytes of the connection's window back."""
         self._unread += size
         if self._unread * 2 >= CONNECTION_WINDOW:
             self._frame(WINDOW_UPDATE, 0, 0, self._unread.to_bytes(4))
@@ -355,12 +361,13 @@ class Http2:
         self._receivable -= size
         if self._receivable < 0:
             raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "found more DATA than the connection's window")
-        self._taken(size)
         if stream.state is not OPEN:
+            self._taken(size)
             self._refuse(stream.state[DATA], stream.id, stream, events)
             return
         stream.receivable -= size
         if stream.receivable < 0:
+            self._taken(size)
             self._fault(stream.id, stream, Code.FLOW_CONTROL_ERROR, events)
             return
         if flags & PADDED:
@@ -372,6 +379,7 @@ class Http2:
         if stream.expected is not None:
             stream.expected -= len(payload)
             if stream.expected < 0 or (end and stream.expected):
+                self._taken(len(payload))
                 self._fault(stream.id, stream, Code.PROTOCOL_ERROR, events)
                 return
         if end:

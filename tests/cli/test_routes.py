@@ -104,17 +104,19 @@ def test_a_row_tells_direction_and_types(invoke: Invoke) -> None:
 @pytest.mark.usefixtures("routes")
 def test_a_row_tells_the_protocols_that_carry_the_route(invoke: Invoke) -> None:
     assert columns(invoke("routes"), "protocols") == {
-        "chat": ["websocket, tcp"],
-        "files.[...path]": ["sse, ndjson, websocket, tcp, bytes"],
-        "logs.tail": ["sse, ndjson, websocket, tcp"],
-        "sum": ["websocket, tcp"],
-        "words": ["http, websocket, tcp, jsonrpc"],
+        "chat": ["websocket, tcp, grpc"],
+        "files.[...path]": ["sse, ndjson, websocket, tcp, grpc, bytes"],
+        "logs.tail": ["sse, ndjson, websocket, tcp, grpc"],
+        "sum": ["websocket, tcp, grpc"],
+        "words": ["http, websocket, tcp, grpc, jsonrpc"],
     }
 
 
 @pytest.mark.usefixtures("routes")
 def test_a_protocol_that_is_off_carries_nothing(invoke: Invoke, project: Project) -> None:
     project({"raffel.yaml": "tcp: false\n"})
+    assert columns(invoke("routes"), "protocols")["sum"] == ["websocket, grpc"]
+    project({"raffel.yaml": "tcp: false\ngrpc: false\n"})
     assert columns(invoke("routes"), "protocols")["sum"] == ["websocket"]
 
 
@@ -146,7 +148,7 @@ def test_json_is_a_list_of_objects(invoke: Invoke) -> None:
         "direction": "server",
         "input": "Query",
         "output": "Line",
-        "protocols": ["sse", "ndjson", "websocket", "tcp"],
+        "protocols": ["sse", "ndjson", "websocket", "tcp", "grpc"],
         "auth": "none",
         "file": "routes/logs/tail.stream.py",
         "line": 20,

@@ -135,3 +135,9 @@ def acknowledged(heard: Iterable[Frame]) -> int:
 def summary(events: Iterable[Event]) -> list[tuple[Any, ...]]:
     """Events as what can be compared: (kind, stream's id, bytes, end)."""
     return [(event.kind, event.stream and event.stream.id, event.data, event.end) for event in events]
+
+
+def resize(encoder: Encoder, size: int) -> None:
+    """Changes the size of a client's table. Told the same one twice, the encoder would say nothing of it."""
+    if encoder.header_table_size != size:
+        encoder.header_table_size = size

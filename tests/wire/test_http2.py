@@ -177,9 +177,9 @@ def test_data_of_2_14_bytes_is_taken() -> None:
     assert event.data == bytes(MAX_FRAME)
 
 
-@pytest.mark.parametrize("type", [*range(10), UNKNOWN])
+@pytest.mark.parametrize("type", [DATA, HEADERS, SETTINGS, UNKNOWN])
 @pytest.mark.parametrize("length", [MAX_FRAME + 1, 2**24 - 1])
-@pytest.mark.parametrize("cut", [0, 2, 5, 9])
+@pytest.mark.parametrize("cut", [0, 5, 9])
 def test_a_frame_that_is_too_long_ends_the_connection_before_it_has_come(type: int, length: int, cut: int) -> None:
     peer = Peer()
     peer.open(1)

@@ -25,6 +25,7 @@ from .http2_peer import (
     headers,
     literal,
     literals,
+    resize,
     summary,
 )
 
@@ -103,10 +104,10 @@ def test_pseudo_headers_that_are_missing_twice_there_unknown_or_late_are_malform
 
 
 @pytest.mark.parametrize("name", [b":method", b":scheme", b":path", b":authority"])
-@pytest.mark.parametrize("byte", [b"\0", b"\n", b"\r"])
-def test_a_pseudo_header_has_the_same_values_as_any_field(name: bytes, byte: bytes) -> None:
+def test_a_pseudo_header_has_the_same_values_as_any_field(name: bytes) -> None:
     """8.2.1 speaks of field values, of which a pseudo-header's is one (8.3)."""
-    assert refusal(literals([(key, b"a" + byte + b"b" if key == name else value) for key, value in POST])) == MALFORMED
+    for value in (b"a\0b", b"a\nb", b"a\rb"):
+        assert refusal(literals([(key, value if key == name else old) for key, old in POST])) == MALFORMED
 
 
 def test_a_head_has_its_method_its_path_and_its_other_fields_in_order() -> None:
@@ -470,7 +471,7 @@ def test_heads_are_what_an_encoder_meant_whatever_it_has_in_its_table(seed: int)
     fields = [(b"x-%d" % (n % 5), b"v%d" % n * chance.randrange(1, 30)) for n in range(12)]
     for _ in range(400):
         if chance.random() < 0.05:
-            encoder.header_table_size = chance.choice([0, 50, 200, 1000, 4096])
+            resize(encoder, chance.choice([0, 50, 200, 1000, 4096]))
         meant = chance.choices(fields, k=chance.randrange(4))
         if chance.random() < 0.2:
             assert heads.trailers(encoder.encode(meant, huffman=chance.random() < 0.5)) == meant
