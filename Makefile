@@ -16,6 +16,7 @@ dev: $(READY) ## serve routes_example on http://127.0.0.1:3000, reloading on sav
 test: $(READY) ## run the tests, with a real browser
 	$(BIN)/python tests/browser/chromium.py
 	$(BIN)/python tests/envelopes/node.py
+	$(BIN)/python tests/grpc/nghttp2.py
 	$(BIN)/python -m pytest
 
 check: $(READY) ## format, lint, types and layers, as CI does

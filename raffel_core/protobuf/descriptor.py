@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from google.protobuf import duration_pb2, struct_pb2, timestamp_pb2
@@ -18,7 +18,6 @@ from google.protobuf.message_factory import GetMessageClass
 
 from raffel_core.protobuf.messages import (
     DURATION,
-    EVENT_ID,
     TIMESTAMP,
     VALUE,
     Definition,
@@ -29,7 +28,6 @@ from raffel_core.protobuf.messages import (
     Part,
     reached,
 )
-from raffel_core.protobuf.names import pascal
 
 _WELL_KNOWN = {
     VALUE: struct_pb2.DESCRIPTOR,
@@ -50,8 +48,9 @@ _REPEATED = FieldDescriptorProto.LABEL_REPEATED
 def file_of(
     package: str, definitions: Iterable[Definition], services: Iterable[ServiceDescriptorProto] = ()
 ) -> FileDescriptorProto:
-    """The file of a package: everything in it by its name."""
-    file = FileDescriptorProto(name=f"{(package or 'root').replace('.', '/')}.proto", package=package, syntax="proto3")
+    """The file of a package, `market/prices/routes.proto` for `market.prices`: everything in the order of its names."""
+    folders = [*filter(None, package.split(".")), "routes.proto"]
+    file = FileDescriptorProto(name="/".join(folders), package=package, syntax="proto3")
     for definition in sorted(definitions, key=lambda definition: definition.name):
         if isinstance(definition, Enum):
             file.enum_type.append(_enum(definition))
@@ -138,8 +137,7 @@ def _enum(enum: Enum) -> EnumDescriptorProto:
 
 def _camel(name: str) -> str:
     """The name of a field as it is in that of its map's entries: underscores go, and the next letter is a capital."""
-    text = "".join(word[:1].upper() + word[1:] for word in name.split("_"))
-    return text
+    return "".join(word[:1].upper() + word[1:] for word in name.split("_"))
 
 
 # Classes that parse
@@ -165,9 +163,30 @@ def message_class(root: Part) -> Any:
     for known in _WELL_KNOWN.values():
         pool.AddSerializedFile(known.serialized_pb)
         file.dependency.append(known.name)
-    names = {definition: f"T{index}" for index, definition in enumerate(reached(root))}
-    for definition, name in names.items():
-        if isinstance(definition, Message):
-            file.message_type.append(_message(_anonymous(definition, name, names)))
-    pool.Add(file)  # type: ignore[no-untyped-call]  # its stubs say nothing of it
+    for message in _anonymous(root):
+        file.message_type.append(_message(message))
+    pool.Add(file)  # type: ignore[no-untyped-call]  # the stubs leave it out
     return GetMessageClass(pool.FindMessageTypeByName("T0"))
+
+
+def _anonymous(root: Part) -> list[Message]:
+    """The messages of a value with numbers for names. An enum is its number."""
+    messages = [one for one in reached(root) if isinstance(one, Message)]
+    nameless = {one: Message(f"T{index}", "", one.shape, None) for index, one in enumerate(messages)}
+
+    def part(one: Part) -> Part:
+        if isinstance(one.proto, Message):
+            return Part(nameless[one.proto], one.shape)
+        return Part("int64", one.shape) if isinstance(one.proto, Enum) else one
+
+    def field(one: Field) -> Field:
+        return one._replace(name=field_name(one), part=part(one.part))
+
+    for message in messages:
+        made = nameless[message]
+        made.members = tuple(
+            member._replace(name=oneof_name(member), fields=tuple(map(field, member.fields)))
+            for member in message.members
+        )
+        made.others = tuple(map(field, message.others))
+    return [*nameless.values()]

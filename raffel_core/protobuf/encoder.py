@@ -125,7 +125,7 @@ class _Source:
                 return self._whole(value, lambda v: self._list(field, v))
             case "map":
                 return self._whole(value, lambda v: self._map(field, v))
-        if field.part.proto == VALUE and member.nullable and not reads_none(member):
+        if field.part.proto == VALUE and member.nullable and not member.absent_is_none:
             absent = [test for test in absent if "None" not in test]  # null is said: absent would mean something else
         if not absent:
             return self._field(field, value)
@@ -269,12 +269,6 @@ class _Source:
             f"    {entries}.append({size} + {entry})",
             f"{name} = b''.join({entries})",
         ]
-
-
-def reads_none(member: Member) -> bool:
-    """Whether None is what an absent field is read as."""
-    given = member.given
-    return member.nullable and (given.required or given.default is None)
 
 
 def _access(message: Message, member: Member) -> tuple[str, bool]:

@@ -36,7 +36,7 @@ def _faults(part: Part, value: Any, path: str) -> Iterator[Fault]:
         if not -(1 << 63) <= value < 1 << 63:
             yield Fault(path, "Expected an int of 64 bits")
     elif part.proto == VALUE:
-        yield from _of_value(plain(value), path)
+        yield from value_faults(plain(value), path)
     elif part.proto == TIMESTAMP and not _holds(wire.timestamp, value):
         yield Fault(path, "Expected a datetime within the years 1 to 9999 in UTC")
     elif part.proto == DURATION and not _holds(wire.duration, value):
@@ -77,7 +77,8 @@ def _value_of(message: Message, member: Member, whole: Any) -> Any:
             return getattr(whole, member.given.name)
 
 
-def _of_value(tree: object, path: str) -> Iterator[Fault]:
+def value_faults(tree: object, path: str) -> Iterator[Fault]:
+    """What of a tree of JSON a google.protobuf.Value cannot hold."""
     match tree:
         case float() if not math.isfinite(tree):
             yield Fault(path, f"Expected a number, got {'NaN' if math.isnan(tree) else 'Infinity'}")
@@ -85,10 +86,10 @@ def _of_value(tree: object, path: str) -> Iterator[Fault]:
             yield Fault(path, "Expected an int that a double can hold")
         case dict():
             for name, member in tree.items():
-                yield from _of_value(member, f"{path}.{name}".removeprefix("."))
+                yield from value_faults(member, f"{path}.{name}".removeprefix("."))
         case list() | tuple():
             for index, item in enumerate(tree):
-                yield from _of_value(item, f"{path}[{index}]")
+                yield from value_faults(item, f"{path}[{index}]")
 
 
 def _is_double(value: int) -> bool:

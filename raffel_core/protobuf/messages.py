@@ -106,6 +106,11 @@ class Member(NamedTuple):
         """Whether it must have a value: there is neither a default nor None."""
         return self.given.required and not self.nullable
 
+    @property
+    def absent_is_none(self) -> bool:
+        """Whether an absent field is read as None."""
+        return self.nullable and (self.given.required or self.given.default is None)
+
 
 class Message:
     """A message. `members` are those of the value itself; `others` are fields beside them, which no value has."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 VARINT, FIXED64, LEN = 0, 1, 2
 """Wire types."""
@@ -76,3 +77,28 @@ def duration(value: timedelta) -> bytes:
     if seconds > _LONGEST:
         raise OverflowError("no Duration")
     return b"\x08" + varint(sign * seconds) + (b"\x10" + varint(sign * micros * 1000) if micros else b"")
+
+
+def read_timestamp(message: Any) -> datetime:
+    """The datetime of a Timestamp, in UTC; below a microsecond is lost. ValueError, OverflowError: there is none."""
+    return EPOCH + _since_epoch(message)
+
+
+def read_naive_timestamp(message: Any) -> datetime:
+    """The same without a time zone."""
+    return NAIVE_EPOCH + _since_epoch(message)
+
+
+def _since_epoch(message: Any) -> timedelta:
+    nanos = message.nanos
+    if not 0 <= nanos < 1_000_000_000:
+        raise ValueError("no nanoseconds of a Timestamp")
+    return timedelta(0, message.seconds, nanos // 1000)
+
+
+def read_duration(message: Any) -> timedelta:
+    """The timedelta of a Duration; below a microsecond is lost. ValueError: it is none."""
+    seconds, nanos = message.seconds, message.nanos
+    if not (-_LONGEST <= seconds <= _LONGEST and -1_000_000_000 < nanos < 1_000_000_000) or seconds * nanos < 0:
+        raise ValueError("no Duration")
+    return timedelta(0, seconds, int(nanos / 1000))

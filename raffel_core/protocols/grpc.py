@@ -192,6 +192,11 @@ class GrpcConnection(MultiplexedConnection):
         elif stream.call is not None:
             stream.call.reset()
 
+    def end_sessions(self, reason: str) -> None:
+        super().end_sessions(reason)
+        for call in [*self._calls]:
+            call.start()  # one whose request is not complete has a deadline, too, that is to be forgotten
+
     # Writing
 
     def flush(self) -> None:

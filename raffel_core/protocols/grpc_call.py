@@ -120,7 +120,7 @@ class GrpcCall:
         if end:
             self.receive(b"", end=True)
         elif self.inbound is not None and self.method.params is None:
-            self._start()
+            self.start()
         else:
             connection = self.connection
             now = connection.now
@@ -141,7 +141,7 @@ class GrpcCall:
             except RaffelError as problem:
                 self._problem, end = problem.with_traceback(None), True
             if end:
-                self._start()
+                self.start()
 
     def _take_message(self, data: bytes, *, end: bool) -> None:
         """Takes in bytes of a request that is one message."""
@@ -182,7 +182,7 @@ class GrpcCall:
             return
         elif not inbound.errored and self.method.params is not None:
             self._problem = RaffelError("INVALID_ARGUMENT", "found no message, expected one with the parameters")
-        self._start()
+        self.start()
 
     def _give_back(self, size: int) -> None:
         """Lets the client send as many more bytes."""
@@ -192,7 +192,8 @@ class GrpcCall:
         if len(replies) > before:
             self.connection.written(len(replies[-1]))
 
-    def _start(self) -> None:
+    def start(self) -> None:
+        """Has the session run, if it does not yet: to open the call, or to end it."""
         if not self._started:
             self._started = True
             self._head_at = self.connection.now + HEAD_SECONDS
@@ -222,7 +223,7 @@ class GrpcCall:
         """The client has reset the stream, or made a mistake for which it was."""
         self.queue.drop()
         self.session.cancel("client_cancelled")
-        self._start()  # a session that has not run does so to be closed
+        self.start()  # a session that has not run does so to be closed
 
     # Items
 
@@ -366,7 +367,7 @@ class GrpcCall:
             return self._due if self.session.ctx.deadline is None else min(self._due, now + HEAD_SECONDS)
         seconds = self.connection.hub.config.limits.request_seconds
         self._problem = RaffelError("DEADLINE_EXCEEDED", f"the request was not complete after {seconds:g} s")
-        self._start()
+        self.start()
         return NEVER
 
     def _send_head(self) -> None:

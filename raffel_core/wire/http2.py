@@ -103,7 +103,6 @@ class Http2:
         "initial_window",
         "leaving",
         "out",
-        "peer_header_bytes",
         "streams",
         "window",
     )
@@ -117,8 +116,6 @@ class Http2:
         self.window = 65_535
         """How many bytes may be sent on the connection."""
         self.initial_window = 65_535
-        self.peer_header_bytes = HEADER_BYTES
-        """What the peer takes of headers at most."""
         self.advanced = False
         """Whether the bytes received last have completed a frame."""
         self.leaving = False
@@ -513,8 +510,6 @@ class Http2:
             case Setting.ENABLE_PUSH:
                 if value > 1:
                     raise ConnectionFault(Code.PROTOCOL_ERROR, f"found {value} for ENABLE_PUSH")
-            case Setting.MAX_HEADER_LIST_SIZE:
-                self.peer_header_bytes = min(value, HEADER_BYTES)
 
     def _on_push_promise(self, flags: int, id: int, payload: bytes, events: list[Event]) -> None:
         raise ConnectionFault(Code.PROTOCOL_ERROR, "found PUSH_PROMISE from a client")

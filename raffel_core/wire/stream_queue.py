@@ -52,9 +52,11 @@ class StreamQueue(Queue):
         self._trailers = trailers
 
     def drop(self) -> None:
-        """Lets go of all data that is queued."""
+        """Lets go of everything that is queued."""
         self.parts.clear()
-        self._data, self._at = b"", 0
+        self.head = self._data = b""
+        self._at = 0
+        self._trailers = None
         self.unblock()
 
     def unblock(self) -> None:
@@ -64,6 +66,9 @@ class StreamQueue(Queue):
 
     def take(self, limit: int) -> bytes:
         stream, http2 = self.stream, self._http2
+        if not http2.is_open(stream):
+            self.drop()  # what a handler still yields that has not been told
+            return b""
         room = min(limit, stream.window, http2.window)
         if self.parts and self._at == len(self._data):
             self._data, self._at = b"".join(self.parts), 0

@@ -416,4 +416,7 @@ async def test_the_same_error_is_told_in_the_same_words_everywhere(build, everyw
     assert len(await everywhere(server, "checked", {"limit": -1}, {Kind.UNARY, Kind.SERVER})) == 1
     assert len(await everywhere(server, "wrong", {})) == 1
     assert len(await everywhere(server, "waiting", {}, timeout_ms=10)) == 1
-    assert len(await everywhere(server, "waiting", {}, timeout_ms="soon")) == 1
+    refused = await everywhere(server, "waiting", {}, timeout_ms="soon")
+    assert {failure.code for failure in refused} == {"INVALID_ARGUMENT"}
+    # gRPC has a header of its own for it (grpc/grpc, doc/PROTOCOL-HTTP2.md).
+    assert sorted(failure.message.partition(":")[0] for failure in refused) == ["grpc-timeout", "timeout-ms"]

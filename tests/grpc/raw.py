@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import asyncio
 import fcntl
+import gzip
 import socket
 import struct
 import termios
@@ -205,7 +206,8 @@ class Answer:
             end = at + 5 + int.from_bytes(rest[at + 1 : at + 5], "big")
             if end > len(rest):
                 break
-            self.messages.append(bytes(rest[at + 5 : end]))
+            body = bytes(rest[at + 5 : end])
+            self.messages.append(gzip.decompress(body) if rest[at] else body)
             at = end
         del rest[:at]
 

@@ -489,3 +489,547 @@ async def test_ten_thousand_cost_little_and_nobody_else_notices(start, neighbour
     flood = FLOODS[name]
     frames = flood.frames()
     await bears(start(), neighbour, lambda client: client.flood(frames), flood.ends)
+
+
+async def in_rounds(client: Raw, path: str, body: bytes, *more: tuple[bytes, bytes], most: int, at_once: int = 50) -> int:
+    """Calls that stay below the number of streams, each awaited, until they are so many or the server has enough."""
+    for first in range(0, most, at_once):
+        round = ids(at_once, 2 * first + 1)
+        found = block(fields(path, *more))
+        try:
+            await client.send(*(frame(HEADERS, END_HEADERS, id, found) + data(id, body, end=True) for id in round))
+            for id in round:
+                await client.answer(id)
+        except (Closed, OSError):
+            return first
+    return most
+
+
+@pytest.mark.parametrize("path", [ECHO, READS])
+@pytest.mark.parametrize(
+    "body",
+    [compressed(20 * MIB), b"\0\xff\xff\xff\xff", message(b"no gzip", 1), message(b"\x0a\x05", 0), b"\0"],
+    ids=["too large", "4 GiB", "no gzip", "no message", "half a prefix"],
+)
+async def test_broken_requests_one_after_the_other_cost_no_more(start, neighbour, path, body):
+    server = start()
+    most = 2000 if len(body) > 10_000 else N // 10
+
+    async def attack(client: Raw) -> None:
+        await in_rounds(client, path, body, GZIP, most=most)
+
+    await warmed(server)
+    async with connected(server) as client, measured(server, neighbour) as cost:
+        await client.begin()
+        await attack(client)
+    log.info(f"{Counter(answer.status for answer in client.answers.values())}: {cost}")
+    assert cost.seconds <= SECONDS
+    assert cost.growth <= MEMORY
+    assert cost.errors == ()
+
+
+async def test_resets_in_rounds_are_no_cheaper_for_the_client(start, neighbour):
+    """It waits for the answer to a ping before it opens more: so the streams have begun."""
+
+    async def attack(client: Raw) -> None:
+        await reset_in_rounds(client, IGNORES, b"", reset)
+
+    await bears(start(), neighbour, attack, ENHANCE_YOUR_CALM)
+
+
+async def reset_in_rounds(client: Raw, path: str, body: bytes, make: Callable[[int], bytes]) -> None:
+    """Opens 50 streams, sees that they are open, and has them reset, until the server has enough."""
+    found = block(fields(path))
+    for first in range(0, N, 50):
+        round = ids(50, 2 * first + 1)
+        try:
+            await client.send(*(frame(HEADERS, END_HEADERS, id, found) + body_of(id, body) for id in round))
+            await client.synchronise()
+            await client.send(*map(make, round))
+            await client.synchronise()
+        except (Closed, OSError):
+            return
+
+
+def body_of(id: int, body: bytes) -> bytes:
+    return data(id, body, end=True) if body else b""
+
+
+MADE = {
+    "a window of 0": lambda id: update(id, 0),
+    "too large a window": lambda id: update(id, MAX_WINDOW),
+    "DATA after their end": lambda id: data(id, b"x"),
+    "PRIORITY without priority": lambda id: frame(PRIORITY, 0, id),
+}
+
+
+@pytest.mark.parametrize("name", MADE)
+async def test_made_resets_start_no_more_handlers_than_the_limit_says(start, name):
+    """CVE-2025-8671: a reset that the server is made to send frees the place of a stream, not that of its handler."""
+    server = start()
+    async with connected(server) as client:
+        await client.begin()
+        await reset_in_rounds(client, WAITS, message(number(5000)), MADE[name])
+        assert client.goaway is not None
+        assert client.goaway[0] == ENHANCE_YOUR_CALM
+    assert 50 <= await asks(server, "/Root/Most") <= 200
+
+
+# What is sent in no time
+
+
+@pytest.mark.parametrize("size", [2, 100, 16_000])
+async def test_one_that_sends_without_pause_leaves_the_others_their_turn(start, neighbour, size):
+    server = start()
+    await warmed(server)
+    slowest = []
+    for _ in range(ATTEMPTS):
+        async with connected(server) as client, measured(server, neighbour) as cost:
+            await client.begin()
+            await client.send(*(head(id, IGNORES) + data(id, b"\0\0\x0f\0\0") for id in ids(20)))
+            count = 250_000 // size
+            await client.send(*(data(id, b"x" * size) * count for id in ids(20)))
+            await client.synchronise()
+        assert client.goaway is None or client.goaway[0] == ENHANCE_YOUR_CALM
+        assert cost.errors == ()
+        slowest.append(cost.slowest)
+        if cost.slowest < NOTICED:
+            break
+    log.info(f"DATA of {size} bytes: {cost}")
+    assert min(slowest) <= NOTICED
+
+
+async def test_messages_that_inflate_leave_the_others_their_turn(start, neighbour):
+    server = start()
+    await warmed(server)
+    slowest = []
+    for _ in range(ATTEMPTS):
+        async with connected(server) as client, measured(server, neighbour) as cost:
+            await client.begin()
+            await client.send(head(1, READS, GZIP), data(1, compressed(MIB - 16) * 200, end=True))
+            assert [number_in(one) for one in (await client.answer(1)).messages] == [200]
+        slowest.append(cost.slowest)
+        if cost.slowest < NOTICED:
+            break
+    log.info(repr(cost))
+    assert min(slowest) <= NOTICED
+    assert cost.growth <= 2 * MEMORY  # some messages of a MiB each are under way
+
+
+@pytest.mark.parametrize("path", [ECHO, READS, HOT])
+async def test_a_message_of_4_GiB_is_refused_before_it_is_sent(start, path):
+    server = start()
+    await warmed(server)
+    async with connected(server) as client, Peak(server) as peak:
+        await client.begin()
+        await client.send(head(1, path), data(1, b"\0\xff\xff\xff\xff"))
+        answer = await client.answer(1)
+        assert answer.status == RESOURCE_EXHAUSTED
+        assert "4294967295 bytes" in answer.trailers["grpc-message"]
+        await client.send(call(3, ECHO, blob(b"x")))
+        assert (await client.answer(3)).messages == [blob(b"x")]
+    assert peak.growth <= MEMORY
+
+
+@pytest.mark.parametrize("path", [ECHO, READS])
+async def test_a_bomb_is_inflated_to_the_limit_and_no_further(start, path):
+    server = start()
+    await warmed(server)
+    async with connected(server) as client, Peak(server) as peak:
+        await client.begin()
+        await client.send(head(1, path, GZIP), data(1, compressed(1000 * MIB), end=True))
+        answer = await client.answer(1)
+        assert answer.status == RESOURCE_EXHAUSTED
+        assert "1048576 bytes" in answer.trailers["grpc-message"]
+    assert peak.growth <= MEMORY
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["one frame", "a frame each"])
+async def test_ten_thousand_tiny_messages_are_all_read(start, at_once):
+    server = start()
+    async with connected(server) as client:
+        await client.begin()
+        messages = data(1, message(b"") * N, end=True) if at_once else data(1, message(b"")) * N + data(1, end=True)
+        await client.send(head(1, READS), messages)
+        answer = await client.answer(1)
+        assert answer.status == OK
+        assert [number_in(one) for one in answer.messages] == [N]
+        assert client.goaway is None
+
+
+async def test_ten_thousand_messages_where_one_is_wanted_are_refused_at_the_second(start):
+    server = start()
+    async with connected(server) as client:
+        await client.begin()
+        await client.send(head(1, ECHO), data(1, message(b"") * N))
+        assert (await client.answer(1)).status == INVALID_ARGUMENT
+        await client.synchronise()
+        assert client.goaway is None
+
+
+# Limits
+
+
+async def test_streams_above_the_limit_are_refused_and_the_others_live(start):
+    server = start("limits: {streams_per_connection: 10}")
+    async with connected(server) as client:
+        await client.begin()
+        await client.send(*(head(id, IGNORES) for id in ids(15)))
+        await client.synchronise()
+        assert {id: answer.reset for id, answer in client.answers.items() if answer.over} == dict.fromkeys(
+            ids(5, 21), REFUSED_STREAM
+        )
+        await client.send(reset(1), call(31, ECHO, blob(b"x")))
+        assert (await client.answer(31)).messages == [blob(b"x")]
+        assert client.settings[3] == 10  # SETTINGS_MAX_CONCURRENT_STREAMS
+
+
+async def test_handlers_that_take_their_time_to_end_are_no_more_than_twice_the_limit(start):
+    server = start("limits: {streams_per_connection: 10}")
+    async with connected(server) as client:
+        await client.begin()
+        slow = message(number(5000))
+        for first in (0, 10):
+            round = ids(10, 2 * first + 1)
+            await client.send(*(head(id, WAITS) + data(id, slow, end=True) for id in round))
+            for id in round:
+                await client.messages(id, 1)
+            await client.send(*(reset(id) for id in round))
+        await client.send(head(41, WAITS) + data(41, slow, end=True))
+        answer = await client.answer(41)
+        assert answer.status == RESOURCE_EXHAUSTED
+        assert "20 handlers" in answer.trailers["grpc-message"]
+    assert await asks(server, "/Root/Most") == 20
+
+
+async def test_once_they_have_ended_there_is_room_again(start):
+    server = start("limits: {streams_per_connection: 10}")
+    async with connected(server) as client:
+        await client.begin()
+        for turn in range(10):
+            round = ids(10, 20 * turn + 1)
+            await client.send(*(head(id, WAITS) + data(id, message(number(1)), end=True) for id in round))
+            for id in round:
+                await client.messages(id, 1)
+            await client.send(*(reset(id) for id in round))
+            await until_tasks_are(server, 2)
+        assert client.goaway is None
+    assert await asks(server, "/Root/Most") == 10
+
+
+# Slow ones
+
+
+@pytest.mark.parametrize("begun", [b"", message(b"12345678")[:7]], ids=["no message", "half a message"])
+async def test_a_request_that_is_never_complete_ends_with_the_deadline_and_harms_no_other(start, begun):
+    server = start("limits: {request_seconds: 0.3}")
+    async with connected(server) as client:
+        await client.begin()
+        await client.send(call(1, "/Root/Ticks"))
+        await client.messages(1, 1)
+        started = asyncio.get_running_loop().time()
+        await client.send(*(head(id, ECHO) + (data(id, begun) if begun else b"") for id in ids(99, 3)))
+        for id in ids(99, 3):
+            answer = await client.answer(id)
+            assert answer.status == 4  # DEADLINE_EXCEEDED
+            assert "not complete after 0.3 s" in answer.trailers["grpc-message"]
+        assert 0.29 < asyncio.get_running_loop().time() - started < 3
+        await client.messages(1, len(client.answers[1].messages) + 10)
+        await client.send(call(999, ECHO, blob(b"x")))
+        assert (await client.answer(999)).status == OK
+        assert client.goaway is None
+
+
+@pytest.mark.parametrize("path", [READS, IGNORES])
+async def test_a_stream_of_items_may_take_its_time(start, path):
+    server = start("limits: {request_seconds: 0.1}")
+    async with connected(server) as client:
+        await client.begin()
+        await client.send(head(1, path), data(1, message(b"")))
+        await asyncio.sleep(0.4)
+        await client.synchronise()
+        assert 1 not in client.answers or not client.answers[1].over
+
+
+BEGUN = {
+    "the preface": b"",
+    "half a head of a frame": settings({}) + ping()[:5],
+    "half a frame": settings({}) + ping()[:-1],
+    "half a header block": settings({}) + frame(HEADERS, END_STREAM, 1, block(fields(ECHO))),
+    "half a header block and CONTINUATION": settings({}) + frame(HEADERS, 0, 1) + frame(CONTINUATION, 0, 1, b"\x20"),
+}
+
+
+@pytest.mark.parametrize("name", BEGUN)
+async def test_one_that_begins_and_falls_silent_is_cut(start, name):
+    server = start("limits: {request_seconds: 0.3}")
+    async with connected(server) as client:
+        await client.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", BEGUN[name])
+        began = asyncio.get_running_loop().time()
+        assert await client.rest() == "end"
+        assert 0.25 < asyncio.get_running_loop().time() - began < 3
+        assert client.goaway == (4, "a frame was not complete in time")  # SETTINGS_TIMEOUT
+
+
+@pytest.mark.parametrize("begun", [b"P", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r"])
+async def test_half_a_preface_is_cut_too(start, begun):
+    server = start("limits: {request_seconds: 0.3}")
+    async with connected(server) as client:
+        await client.send(begun)
+        assert await client.rest() in ("end", "reset")
+
+
+async def test_a_frame_that_comes_byte_by_byte_is_cut_when_it_takes_too_long(start):
+    server = start("limits: {request_seconds: 0.3}")
+    async with connected(server) as client:
+        await client.begin()
+        await client.synchronise()
+        began = asyncio.get_running_loop().time()
+        sending = asyncio.create_task(_trickle(client, frame(0x42, 0, 0, bytes(16_000))))
+        assert await client.rest() == "end"
+        assert asyncio.get_running_loop().time() - began < 3
+        await sending
+
+
+async def _trickle(client: Raw, frames: bytes) -> None:
+    try:
+        for byte in frames:
+            await client.send(bytes((byte,)))
+            await asyncio.sleep(0.005)
+    except OSError:
+        return
+
+
+async def test_silence_between_frames_is_no_fault(start):
+    server = start("limits: {request_seconds: 0.1}")
+    async with connected(server) as client:
+        await client.begin()
+        await client.synchronise()
+        await asyncio.sleep(0.4)
+        await client.send(call(1, ECHO, blob(b"x")))
+        assert (await client.answer(1)).messages == [blob(b"x")]
+
+
+async def test_one_whose_every_packet_ends_within_a_frame_is_not_cut(start):
+    server = start("limits: {request_seconds: 0.2}")
+    async with connected(server) as client:
+        await client.begin()
+        one = data(1, message(blob(b"x" * 1000)))
+        await client.send(head(1, READS), one[:5])
+        loop = asyncio.get_running_loop()
+        count, end = 1, loop.time() + 0.8
+        while loop.time() < end:
+            await client.send(one[5:] + one[:5])
+            count += 1
+            await asyncio.sleep(0.005)
+        await client.send(one[5:], data(1, end=True))
+        assert [number_in(found) for found in (await client.answer(1)).messages] == [count]
+
+
+# Those that do not read
+
+
+UNREAD = {
+    "calls": b"".join(call(id, ECHO, blob(b"x" * 1000)) for id in ids(5000)),
+    "calls of no method": b"".join(head(id, NOTHING, end=True) for id in ids()),
+    "requests that are no calls": b"".join(
+        frame(HEADERS, END_HEADERS | END_STREAM, id, literal(b":method", b"GET") + head(id, "/health")[24:])
+        for id in ids()
+    ),
+    "PING": ping() * N,
+    "SETTINGS": settings({}) * N,
+    "streams": calls(HOT, asked(), count=100),
+}
+
+
+@pytest.mark.parametrize("name", UNREAD)
+async def test_what_a_client_does_not_read_is_not_kept(start, neighbour, name):
+    """Its window is endless: only the socket is full."""
+    server = start("limits: {stall_seconds: 0.5}")
+    await warmed(server)
+    tasks = await asks(server, "/Root/Tasks")
+    async with connected(server, window=4096, granting=False) as client, measured(server, neighbour) as cost:
+        await client.begin()
+        sending = asyncio.create_task(_send(client, UNREAD[name]))
+        await until_tasks_are(server, tasks + 1)
+        await asyncio.wait([sending], timeout=0.3)
+        sending.cancel()
+        await asyncio.wait([sending])
+    log.info(repr(cost))
+    assert cost.seconds <= SECONDS
+    assert cost.growth <= MEMORY
+    assert cost.errors == ()
+    await until_tasks_are(server, tasks)
+
+
+async def _send(client: Raw, frames: bytes) -> None:
+    try:
+        await client.send(frames)
+    except OSError:
+        return
+
+
+@pytest.mark.parametrize("name", ["calls", "streams"])
+async def test_one_that_reads_nothing_is_cut_after_the_stall_limit(start, name):
+    server = start("limits: {stall_seconds: 0.3}")
+    tasks = await asks(server, "/Root/Tasks")
+    async with connected(server, window=4096, granting=False) as client:
+        await client.begin()
+        sending = asyncio.create_task(_send(client, UNREAD[name]))
+        async with asyncio.timeout(10):
+            while "connection cut: slow_consumer" not in server.said():
+                await asyncio.sleep(0.01)
+        await asyncio.wait([sending], timeout=5)
+        assert sending.done()
+    await until_tasks_are(server, tasks)
+
+
+@pytest.mark.parametrize("path", [ECHO, HOT])
+async def test_calls_of_one_that_never_grants_a_window_end_after_the_stall_limit(start, neighbour, path):
+    server = start("limits: {stall_seconds: 0.3}")
+    await warmed(server)
+    tasks = await asks(server, "/Root/Tasks")
+    async with connected(server) as client, measured(server, neighbour) as cost:
+        await client.begin({INITIAL_WINDOW_SIZE: 0})
+        await client.send(*(call(id, path, blob(b"x")) if path == ECHO else call(id, path) for id in ids(100)))
+        for id in ids(100):
+            answer = await client.answer(id)
+            assert (answer.reset, answer.size) == (ENHANCE_YOUR_CALM, 0)
+        await client.send(settings({INITIAL_WINDOW_SIZE: 65_535}), call(201, ECHO, blob(b"x")))
+        assert (await client.answer(201)).messages == [blob(b"x")]
+    assert cost.seconds <= SECONDS
+    assert cost.growth <= MEMORY
+    assert cost.errors == ()
+    await until_tasks_are(server, tasks)
+
+
+# Honest ones
+
+
+def unharmed(server: Process) -> bool:
+    """Whether the server has found nothing to complain of."""
+    return not any(word in server.said() for word in ("closed:", "cut", "reset:", "Traceback", "ENHANCE"))
+
+
+def h2load(server: Process, path: str, body: bytes, tmp_path: Path, *options: str) -> str:
+    program = shutil.which("h2load")
+    assert program, "these tests need h2load"
+    (tmp_path / "body").write_bytes(body)
+    headers = ("-H", "content-type: application/grpc", "-H", "te: trailers")
+    url = f"http://127.0.0.1:{server.port}{path}"
+    command = [program, *options, "-d", str(tmp_path / "body"), *headers, url]
+    return subprocess.run(command, capture_output=True, text=True, timeout=50, check=True).stdout
+
+
+@pytest.mark.parametrize("at_once", [1, 100])
+async def test_h2load_at_full_speed_is_never_cut(start, tmp_path, at_once):
+    server = start()
+    count = 2000 if at_once == 1 else N
+    options = ("-c", "2", "-n", str(count), "-m", str(at_once))
+    output = await asyncio.to_thread(h2load, server, ECHO, message(blob(b"x" * 100)), tmp_path, *options)
+    assert f"{count} succeeded, 0 failed, 0 errored, 0 timeout" in output
+    assert f"{count} 2xx" in output
+    assert unharmed(server)
+
+
+async def test_long_streams_of_h2load_are_never_cut(start, tmp_path):
+    server = start()
+    options = ("-c", "2", "-n", "40", "-m", "10")
+    output = await asyncio.to_thread(h2load, server, COUNT, message(number(N)), tmp_path, *options)
+    assert "40 succeeded, 0 failed, 0 errored, 0 timeout" in output
+    assert unharmed(server)
+
+
+async def test_small_windows_of_h2load_are_never_cut(start, tmp_path):
+    """2^14 - 1 bytes for a stream and as many for the connection."""
+    server = start()
+    options = ("-c", "1", "-n", "20", "-m", "10", "-w", "14", "-W", "14")
+    output = await asyncio.to_thread(h2load, server, COUNT, message(number(N)), tmp_path, *options)
+    assert "20 succeeded, 0 failed, 0 errored, 0 timeout" in output
+    assert unharmed(server)
+
+
+@asynccontextmanager
+async def channel(server: Process) -> AsyncIterator[grpc.aio.Channel]:
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as one:
+        yield one
+
+
+async def test_thousands_of_unary_calls_of_grpcio_are_never_cut(start):
+    server = start()
+    async with channel(server) as one:
+        echo = one.unary_unary(ECHO)
+        await echo(b"")
+        for first in range(0, 5000, 1000):  # a thousand at once: ten times what the server takes
+            bodies = [blob(b"%d" % n) for n in range(first, first + 1000)]
+            assert await asyncio.gather(*(echo(body) for body in bodies)) == bodies
+    assert unharmed(server)
+
+
+async def test_grpcio_that_cancels_every_tenth_call_after_its_first_message_is_never_cut(start):
+    server = start()
+    async with channel(server) as one:
+        hot, count = one.unary_stream(HOT), one.unary_stream(COUNT)
+
+        async def use(n: int) -> None:
+            if n % 10:
+                assert len([item async for item in count(number(20))]) == 20
+                return
+            stream = hot(b"")
+            async for _ in stream:
+                break
+            stream.cancel()
+
+        for first in range(0, 3000, 50):
+            await asyncio.gather(*map(use, range(first, first + 50)))
+    assert unharmed(server)
+
+
+async def test_one_that_cancels_every_call_after_its_first_message_is_never_cut(start):
+    server = start()
+    async with connected(server) as client:
+        await client.begin()
+        for id in ids(3000):
+            await client.send(call(id, WAITS))
+            await client.messages(id, 1)
+            await client.send(reset(id, CANCEL))
+            del client.answers[id]
+        await client.synchronise()
+        assert client.goaway is None
+    assert unharmed(server)
+
+
+async def test_both_directions_of_grpcio_at_full_speed_are_never_cut(start):
+    server = start("limits: {request_seconds: 0.5}")
+    async with channel(server) as one:
+        item, most = blob(b"x" * 4000), 0
+
+        async def items() -> AsyncIterator[bytes]:
+            for _ in range(N):
+                yield item
+
+        async def down() -> int:
+            return len([True async for _ in one.unary_stream(COUNT)(number(10 * N))])
+
+        found = await asyncio.gather(one.stream_unary(READS)(items()), down(), one.stream_unary(READS)(items()))
+        most = number_in(found[0])
+    assert (most, found[1], number_in(found[2])) == (N, 10 * N, N)
+    assert unharmed(server)
+
+
+async def test_grpcio_that_pings_as_often_as_it_may_is_never_cut(start):
+    server = start()
+    options = [
+        ("grpc.keepalive_time_ms", 10),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+    ]
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}", options) as one:
+        ticks = one.unary_stream("/Root/Ticks")(b"")
+        seen = 0
+        async for _ in ticks:
+            seen += 1
+            if seen == 100:
+                break
+        ticks.cancel()
+    assert unharmed(server)

@@ -547,8 +547,8 @@ class Streams(RuleBasedStateMachine):
         for id in (0, *(queue.stream.id for queue in self.queues if queue not in self.ended)):
             self.allowed[id] += 1 << 22
             self.server.more(id, 1 << 22)
-        while data := self.server.outbox.take():
-            self.read(data)
+            while data := self.server.outbox.take():
+                self.read(data)
         assert self.ended == {*self.queues}
         assert not self.server.starved and self.server.http2.streams == {}
 
