@@ -165,7 +165,7 @@ def message_class(root: Part) -> Any:
         file.dependency.append(known.name)
     for message in _anonymous(root):
         file.message_type.append(_message(message))
-    pool.Add(file)  # type: ignore[no-untyped-call]  # the stubs leave it out
+    pool.Add(file)
     return GetMessageClass(pool.FindMessageTypeByName("T0"))
 
 

@@ -14,7 +14,17 @@ from msgspec import inspect as shapes
 
 from raffel_core.protobuf import wire
 from raffel_core.protobuf.fault import unholdable
-from raffel_core.protobuf.messages import DURATION, TIMESTAMP, VALUE, Enum, Field, Member, Message, Part
+from raffel_core.protobuf.messages import (
+    DURATION,
+    EVENT_ID_NUMBER,
+    TIMESTAMP,
+    VALUE,
+    Enum,
+    Field,
+    Member,
+    Message,
+    Part,
+)
 from raffel_core.protobuf.value import encode_value
 from raffel_core.schema.check import class_of
 
@@ -24,17 +34,19 @@ BEYOND = (OverflowError, LookupError, struct.error)
 """What an encoder raises on a value that a message cannot hold, besides what a JSON encoder may raise."""
 
 
-def compile_encoder(root: Part) -> Encoder:
-    """A function that writes a value as this message.
+def compile_encoder(root: Part, as_json: Encoder | None = None) -> Encoder:
+    """A function that writes a value as this message; `as_json` is how its schema writes it, where no other can.
 
     The value is not looked at: what is not of the type may be written wrongly, or raise what a JSON encoder may raise.
     OUTPUT_VALIDATION_ERROR: an int beyond 64 bits, and what else the message cannot hold.
     """
     source = _Source()
+    if as_json is not None:
+        source.encode_value = lambda value: encode_value(msgspec.json.decode(as_json(value)))
     if isinstance(root.proto, Message):
         body = source.body(root.proto)
     else:
-        body = [f"return {source.constant(encode_value)}(o)"]
+        body = [f"return {source.constant(source.encode_value)}(o)"]
     beyond, fault = source.constant(BEYOND), source.constant(lambda value: unholdable(root, value))
     guarded = ["try:", *_indented(body), f"except {beyond} as error:", f"    raise {fault}(o) from error"]
     source.define("encode", guarded)
@@ -60,6 +72,7 @@ class _Source:
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.names: dict[str, Any] = {"V": wire.VARINTS, "varint": wire.varint, "UNSET": msgspec.UNSET}
+        self.encode_value: Encoder = encode_value
         self._numbers = itertools.count()
         self._messages: dict[Message, str] = {}
 
@@ -221,7 +234,7 @@ class _Source:
             case "bytes", _:
                 return f"bytes({value})"
             case _:
-                function = {TIMESTAMP: wire.timestamp, DURATION: wire.duration}.get(str(part.proto), encode_value)
+                function = {TIMESTAMP: wire.timestamp, DURATION: wire.duration}.get(str(part.proto), self.encode_value)
                 return f"{self.constant(function)}({value})"
 
     def _alone(self, part: Part, value: str) -> str:
@@ -286,3 +299,11 @@ def _access(message: Message, member: Member) -> tuple[str, bool]:
 
 def _indented(lines: Iterable[str]) -> list[str]:
     return [f"    {line}" for line in lines]
+
+
+def tag_event_id(event_id: str) -> bytes:
+    """What is appended to a message to give it this id."""
+    return wire.delimited(_EVENT_ID_KEY, event_id.encode())
+
+
+_EVENT_ID_KEY = wire.key(EVENT_ID_NUMBER, wire.LEN)

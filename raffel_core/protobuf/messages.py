@@ -63,6 +63,11 @@ class Part(NamedTuple):
     shape: shapes.Type
 
     @property
+    def is_message(self) -> bool:
+        """Whether its absence can be told without more ado."""
+        return isinstance(self.proto, Message) or self.proto in (TIMESTAMP, DURATION, VALUE)
+
+    @property
     def signature(self) -> str:
         return self.proto if isinstance(self.proto, str) else self.proto.full_name
 
@@ -195,12 +200,11 @@ class Messages:
         """A request or a response of this shape; with `others`, or where it is no object, a message of its own."""
         shape = bare(shape)
         maker = _Maker(self, package, prefix)
-        is_record = isinstance(shape, Record)
-        if not others and (is_record or isinstance(shape, (shapes.AnyType, shapes.RawType))):
+        record = shape if isinstance(shape, Record) else None
+        if not others and (record is not None or isinstance(shape, (shapes.AnyType, shapes.RawType))):
             return maker.part(shape)
-        message = Message(prefix + side, package, shape if is_record else None, (owner, side))
-        members = shape.fields if isinstance(shape, Record) else [shapes.Field("value", "value", shape)]
-        maker.fill(message, members, others)
+        message = Message(prefix + side, package, record, (owner, side))
+        maker.fill(message, [shapes.Field("value", "value", shape)] if record is None else record.fields, others)
         return Part(message, shape)
 
 
@@ -291,8 +295,7 @@ class _Maker(NamedTuple):
                 fields = (Field(name, self._item(shape.value_type), "map", self.part(shape.key_type)),)
             case _:
                 part = self.part(shape)
-                is_message = isinstance(part.proto, Message) or part.proto in (TIMESTAMP, DURATION, VALUE)
-                fields = (Field(name, part, "" if is_message else optional),)
+                fields = (Field(name, part, "" if part.is_message else optional),)
         return Member(name, given, shape, nullable, fields)
 
     # Enums
@@ -315,7 +318,7 @@ class _Maker(NamedTuple):
             # A member of that name is what 0 means already.
             others = [member for member in members if names[member] != unspecified]
             given = self._numbers(made.full_name, [(names[member], "") for member in others])
-            numbers = {member: 0 for member in members} | dict(zip(others, given, strict=True))
+            numbers = dict.fromkeys(members, 0) | dict(zip(others, given, strict=True))
         if 0 not in numbers.values():
             yield unspecified, 0, None
         seen = {unspecified: ""} if 0 not in numbers.values() else {}

@@ -1,198 +1,305 @@
-"""STOPGAP by the architect so that others can try the connection: to be replaced whole by the real one."""
+"""Routes as methods of gRPC: their places, their messages and their converters, and the files that describe them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+import functools
+import hashlib
+import re
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, cast
 
-import msgspec
-from google.protobuf import descriptor_pb2 as D
-from google.protobuf import descriptor_pool, duration_pb2, struct_pb2, timestamp_pb2
-from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
-from google.protobuf.message import DecodeError
-from google.protobuf.message_factory import GetMessageClass
-from msgspec import inspect as mi
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, ServiceDescriptorProto
+from msgspec import inspect as shapes
 
-from raffel_core.errors import Problem, RaffelError
+from raffel_core.errors import Problem
+from raffel_core.protobuf.decoder import compile_decoder, compile_params
+from raffel_core.protobuf.descriptor import file_of
+from raffel_core.protobuf.encoder import compile_encoder, tag_event_id
+from raffel_core.protobuf.messages import (
+    EVENT_ID,
+    EVENT_ID_NUMBER,
+    ROUTE_FILES,
+    Definition,
+    Field,
+    Message,
+    Messages,
+    Numbering,
+    Part,
+    reached,
+)
 from raffel_core.protobuf.method import Method
+from raffel_core.protobuf.names import Place, identifier, place_of, qualified
 from raffel_core.route import Route
+from raffel_core.schema import Schema
+from raffel_core.schema.typed import TypedSchema
 
-F = D.FieldDescriptorProto
-SC = {mi.IntType: 3, mi.FloatType: 1, mi.StrType: 9, mi.BoolType: 8, mi.BytesType: 12, mi.DecimalType: 9, mi.UUIDType: 9, mi.DateType: 9, mi.TimeType: 9}
-WK = {mi.DateTimeType: "Timestamp", mi.TimeDeltaType: "Duration"}
+__all__ = ["Numbering", "Services", "services_of"]
+
+_TEXT = Part("string", shapes.StrType())
+_ANY = shapes.AnyType()
 
 
-def pascal(s: str) -> str:
-    return "".join(p[:1].upper() + p[1:] for p in s.replace("-", "_").split("_"))
+class RouteMethod(Method):
+    """A method whose converters are compiled when they are asked for."""
+
+    __slots__ = ("definitions", "names", "place", "roots", "symbols")
+
+    def __init__(self, place: Place, route: Route, request: Part, response: Part, names: Sequence[str]) -> None:
+        self.path = place.path
+        self.route = route
+        self.item_type = None
+        self.place = place
+        self.roots = request, response
+        self.names = names
+        """The parameters of the route."""
+        self.definitions = [*dict.fromkeys(one for root in self.roots for one in reached(root))]
+        self.symbols = [
+            (qualified(place.package, place.service), None),
+            *((qualified(place.package, symbol), one) for one in self.definitions for symbol in one.symbols),
+        ]
+        self.tag_event_id = tag_event_id if _is_tagged(response) else None
+        if not names:
+            self.params = None
+
+    def __getattr__(self, name: str) -> Any:
+        # What a slot does not hold yet. Two threads may both make it, and either will do.
+        make = _LAZY.get(name)
+        if make is None:
+            raise AttributeError(name)
+        value = make(self)
+        setattr(self, name, value)
+        return value
+
+
+_LAZY: Mapping[str, Callable[[RouteMethod], Any]] = {
+    "decode": lambda method: compile_decoder(method.roots[0], method.route.input, method.names),
+    "encode": lambda method: compile_encoder(method.roots[1], _as_json(method.route.output)),
+    "params": lambda method: compile_params(method.roots[0], method.names),
+    "request": lambda method: _fingerprint(method.roots[0]),
+    "response": lambda method: _fingerprint(method.roots[1]),
+}
+
+
+def _is_tagged(response: Part) -> bool:
+    return isinstance(response.proto, Message) and any(field.name == EVENT_ID for field in response.proto.others)
+
+
+def _as_json(schema: Schema[Any]) -> Callable[[Any], bytes] | None:
+    """How items become JSON that only their schema can make of them; None where all JSON is made alike."""
+    return None if isinstance(schema, TypedSchema) or isinstance(schema.declared, dict) else schema.encode
+
+
+def _fingerprint(root: Part) -> bytes:
+    """The same bytes for messages that are the same on the wire and mean the same."""
+    file = file_of("", reached(root))
+    data = root.signature.encode() + file.SerializeToString(deterministic=True)
+    return hashlib.blake2b(data, digest_size=16).digest()
 
 
 class Services:
-    def __init__(self) -> None:
-        self.methods: dict[str, Method] = {}
-        self.by_route: dict[str, Method] = {}
-        self.fds: dict[str, Any] = {}
+    """The methods of routes, by their paths and by their routes' names."""
 
-    @property
-    def files(self) -> list[Any]:
-        return list(self.fds.values())
+    def __init__(self, methods: Iterable[RouteMethod], package: str, numbering: Numbering | None) -> None:
+        self._methods = [*methods]
+        self.methods: Mapping[str, Method] = {method.path: method for method in self._methods}
+        self.by_route: Mapping[str, Method] = {method.route.name: method for method in self._methods}
+        self._made_with = package, numbering
+
+    @functools.cached_property
+    def files(self) -> Sequence[FileDescriptorProto]:
+        """What describes them, one file a package, in the order of the packages' names."""
+        packages: dict[str, list[RouteMethod]] = {}
+        for method in sorted(self._methods, key=lambda method: method.place):
+            packages.setdefault(method.place.package, []).append(method)
+        return [_file(package, methods) for package, methods in packages.items()]
+
+    def kept(self, route: Route, package: str, numbering: Numbering | None) -> RouteMethod | None:
+        """The method of this very route, made in the same way."""
+        method = self.by_route.get(route.name)
+        if method is None or method.route is not route or self._made_with != (package, numbering):
+            return None
+        return cast("RouteMethod", method)
 
 
-def services_of(routes: Iterable[Route], *, package: str = "", numbering: Any = None, before: Any = None) -> tuple[Services, list[Problem]]:
-    s = Services()
-    plan = []
-    for r in routes:
-        over = r.meta.grpc if isinstance(r.meta.grpc, dict) else {}
-        if r.meta.grpc is False:
+def _file(package: str, methods: Iterable[RouteMethod]) -> FileDescriptorProto:
+    definitions: dict[str, Definition] = {}
+    services: dict[str, ServiceDescriptorProto] = {}
+    for method in methods:
+        for definition in method.definitions:
+            definitions.setdefault(definition.name, definition)
+        name = method.place.service
+        service = services.setdefault(name, ServiceDescriptorProto(name=name))
+        request, response = method.roots
+        kind = method.route.kind
+        service.method.add(
+            name=method.place.method,
+            input_type=f".{request.signature}",
+            output_type=f".{response.signature}",
+            client_streaming=kind.reads or None,
+            server_streaming=kind.writes or None,
+        )
+    return file_of(package, definitions.values(), services.values())
+
+
+def services_of(
+    routes: Iterable[Route],
+    *,
+    package: str = "",
+    numbering: Numbering | None = None,
+    before: Services | None = None,
+) -> tuple[Services, list[Problem]]:
+    """The methods of all routes that have one, and all that is wrong with the rest.
+
+    `package` is put before the packages of all. `numbering` gives fields their numbers; without it they are counted. A
+    route that `before` knows keeps its method, unless either is another than it was.
+    """
+    routes = [*routes]
+    kept = {route.name: before.kept(route, package, numbering) for route in routes} if before is not None else {}
+    new = [route for route in routes if kept.get(route.name) is None]
+    made, problems = _made(new, package, numbering)
+    found = [method for route in routes if (method := kept.get(route.name) or made.get(route.name)) is not None]
+    methods, clashes = _without_clashes(found)
+    return Services(methods, package, numbering), [*problems, *clashes]
+
+
+def _made(
+    routes: Sequence[Route], package: str, numbering: Numbering | None
+) -> tuple[dict[str, RouteMethod], list[Problem]]:
+    """The methods of routes by their names."""
+    messages = Messages(numbering)
+    methods: dict[str, RouteMethod] = {}
+    problems: list[Problem] = []
+    shapes_of = _shapes(routes)
+    for route in routes:
+        place, faults = place_of(route, package)
+        problems += faults
+        if place is None:
             continue
-        lits = [x.text for x in r.segments if x.kind == "literal"] or [r.segments[0].text]
-        me = over.get("method", pascal(lits[-1]))
-        sv = over.get("service", pascal(lits[-2]) if len(lits) > 1 else "Root")
-        pk = over.get("package", ".".join(x for x in [package, *lits[:-2]] if x))
-        fd = s.fds.get(pk)
-        if fd is None:
-            fd = s.fds[pk] = D.FileDescriptorProto(name=(pk or "root").replace(".", "/") + ".proto", package=pk, syntax="proto3", dependency=["google/protobuf/struct.proto", "google/protobuf/timestamp.proto", "google/protobuf/duration.proto"])
-        dot = f".{pk}." if pk else "."
-        seen: dict[Any, str] = {}
-
-        def typ(f: Any, t: Any, fd: Any = fd, dot: str = dot, seen: Any = seen, pre: str = sv + me) -> None:
-            if isinstance(t, mi.Metadata):
-                t = t.type
-            if type(t) in SC:
-                f.type = SC[type(t)]
-            elif type(t) in WK:
-                f.type, f.type_name = 11, f".google.protobuf.{WK[type(t)]}"
-            elif isinstance(t, mi.ListType) and not isinstance(t.item_type, (mi.ListType, mi.UnionType, mi.DictType)) and f.label != 3:
-                f.label = 3
-                typ(f, t.item_type)
-            elif isinstance(t, (mi.StructType, mi.DataclassType)):
-                f.type, f.type_name = 11, dot + msg(t)
-            else:
-                f.type, f.type_name = 11, ".google.protobuf.Value"
-
-        def fields(m: Any, fs: Any) -> None:
-            opt = []
-            for x in fs:
-                f = m.field.add(name=x.name, number=len(m.field) + 1, label=1)
-                t, none = x.type, False
-                if isinstance(t, mi.UnionType):
-                    rest = [y for y in t.types if not isinstance(y, mi.NoneType)]
-                    none = len(rest) < len(t.types)
-                    t = rest[0] if len(rest) == 1 else mi.AnyType()
-                typ(f, t)
-                if (none or not x.required) and f.label == 1 and f.type != 11:
-                    opt.append(f)
-            for f in opt:
-                f.proto3_optional = True
-                f.oneof_index = len(m.oneof_decl)
-                m.oneof_decl.add(name="_" + f.name)
-
-        def msg(t: Any, seen: Any = seen, fd: Any = fd, pre: str = sv + me) -> str:
-            if t.cls not in seen:
-                n = pre + t.cls.__name__
-                seen[t.cls] = n
-                m = fd.message_type.add(name=n)
-                fields(m, t.fields)
-            return seen[t.cls]
-
-        def top(schema: Any, suffix: str, params: Any, r: Route = r, fd: Any = fd, dot: str = dot, pre: str = sv + me) -> tuple[str, bool]:
-            if schema.any or isinstance(schema.declared, dict) or type(schema).__name__ == "ModelSchema":
-                t: Any = mi.AnyType()
-            else:
-                t = mi.type_info(schema.declared)
-            if not params and isinstance(t, mi.AnyType):
-                return ".google.protobuf.Value", False
-            if not params and isinstance(t, (mi.StructType, mi.DataclassType)):
-                return dot + msg(t), False
-            m = fd.message_type.add(name=pre + suffix)
-            wrapped = not isinstance(t, (mi.StructType, mi.DataclassType))
-            fs = [mi.Field("value", "value", t)] if wrapped else list(t.fields)
-            have = {x.name for x in fs}
-            fields(m, fs)
-            for p in params:
-                if p == "raffel_event_id":
-                    f = m.field.add(name=p, number=18999, label=1, type=9, proto3_optional=True, oneof_index=len(m.oneof_decl))
-                    m.oneof_decl.add(name="_" + p)
-                elif p not in have:
-                    m.field.add(name=p, number=len(m.field) + 1, label=1, type=9)
-            return dot + pre + suffix, wrapped
-
-        params = [x.text for x in r.segments if x.kind != "literal"]
-        i, iw = top(r.input, "Request", params)
-        o, ow = top(r.output, "Response", ["raffel_event_id"] if r.meta.resumable and r.kind.writes else [])
-        sd = next((x for x in fd.service if x.name == sv), None) or fd.service.add(name=sv)
-        sd.method.add(name=me, input_type=i, output_type=o, client_streaming=r.kind.reads, server_streaming=r.kind.writes)
-        plan.append((r, f"/{pk + '.' if pk else ''}{sv}/{me}", i[1:], iw, o[1:], ow, params))
-    pool = descriptor_pool.DescriptorPool()
-    for w in (struct_pb2, timestamp_pb2, duration_pb2):
-        pool.AddSerializedFile(w.DESCRIPTOR.serialized_pb)
-    for fd in s.files:
-        pool.AddSerializedFile(fd.SerializeToString())
-    for r, path, i, iw, o, ow, params in plan:
-        s.methods[path] = s.by_route[r.name] = method(r, path, GetMessageClass(pool.FindMessageTypeByName(i)), iw, GetMessageClass(pool.FindMessageTypeByName(o)), ow, params)
-    return s, []
+        names = [segment.text for segment in route.segments if segment.kind != "literal"]
+        roots = []
+        for side, part, others in (
+            ("Request", "input_schema", functools.partial(_parameters, route)),
+            ("Response", "output_schema", functools.partial(_event_id, route)),
+        ):
+            shape = shapes_of[route.input if side == "Request" else route.output]
+            roots.append(
+                messages.root(shape, place.package, place.prefix, side=side, owner=route.name, others=others(shape))
+            )
+            problems += [route.origin.problem(part, *fault) for fault in messages.faults]
+            messages.faults.clear()
+        methods[route.name] = RouteMethod(place, route, roots[0], roots[1], names)
+    return methods, problems
 
 
-def ints(m: Any) -> Any:
-    if m.DESCRIPTOR.full_name.startswith("google.protobuf"):
-        x = MessageToDict(m)
-        return nums(x) if m.DESCRIPTOR.name == "Value" else x
-    d = {}
-    for f in m.DESCRIPTOR.fields:
-        if f.has_presence and not m.HasField(f.name):
+def _shapes(routes: Iterable[Route]) -> dict[Schema[Any], shapes.Type]:
+    """What the schemas of routes are to msgspec: any JSON where they are not its own. Together they cost half."""
+    schemas = {schema: schema for route in routes for schema in (route.input, route.output)}
+    typed = [schema for schema in schemas if isinstance(schema, TypedSchema) and not schema.any]
+    found = shapes.multi_type_info([schema.declared for schema in typed])
+    return {**dict.fromkeys(schemas, _ANY), **dict(zip(typed, found, strict=True))}
+
+
+def _parameters(route: Route, shape: shapes.Type) -> list[Field]:
+    """Fields for the parameters of a route that its input has no field for."""
+    own = {field.encode_name for field in getattr(shape, "fields", ())}
+    return [
+        Field(identifier(segment.text), _TEXT, "optional" if segment.kind == "optional" else "")
+        for segment in route.segments
+        if segment.kind != "literal" and segment.text not in own
+    ]
+
+
+def _event_id(route: Route, shape: shapes.Type) -> list[Field]:
+    if not (route.meta.resumable and route.kind.writes):
+        return []
+    return [Field(EVENT_ID, _TEXT, "optional", number=EVENT_ID_NUMBER)]
+
+
+# Clashes
+
+
+def _without_clashes(methods: Sequence[RouteMethod]) -> tuple[list[RouteMethod], list[Problem]]:
+    """The methods that have all their names for themselves, and a problem for each of the others, which names both."""
+    paths: dict[str, RouteMethod] = {}
+    taken: dict[str, tuple[Definition | None, RouteMethod]] = {}
+    kept: list[RouteMethod] = []
+    problems: list[Problem] = []
+    for method in methods:
+        first = paths.setdefault(method.path, method)
+        if first is not method:
+            problems.append(_problem(method, "", f"the method {method.path} is that of {_named(first)} too"))
             continue
-        v = getattr(m, f.name)
-        if f.message_type:
-            v = [ints(x) for x in v] if f.is_repeated else ints(v)
-        elif f.is_repeated:
-            v = list(v)
-        d[f.name] = v
-    return d
+        clash = None
+        for name, definition in method.symbols:
+            other, owner = taken.setdefault(name, (definition, method))
+            if other is not definition and not _is_same(other, definition):
+                clash = f"{_described(name, definition)} and {_described(name, other)} of {_named(owner)}"
+                break
+        if clash is None:
+            kept.append(method)
+        else:
+            problems.append(_problem(method, _part_of(method, definition), f"two things have one name: {clash}"))
+    for method in {method.place.package: method for method in kept}.values():
+        names = method.place.package.split(".")
+        for name in (".".join(names[:size]) for size in range(1, len(names) + 1)):
+            if name in taken:
+                definition, owner = taken[name]
+                found = f"{_described(name, definition)} of {_named(owner)} has the name of a package"
+                problems.append(_problem(method, "", found))
+    return kept, problems
 
 
-def nums(x: Any) -> Any:
-    if isinstance(x, float) and x.is_integer() and abs(x) <= 2**53:
-        return int(x)
-    if isinstance(x, dict):
-        return {k: nums(v) for k, v in x.items()}
-    return [nums(v) for v in x] if isinstance(x, list) else x
+def _problem(method: RouteMethod, part: str, found: str) -> Problem:
+    return method.route.origin.problem(part, found, "a name for each, in code or in meta['grpc']")
 
 
-def method(r: Route, path: str, I: Any, iw: bool, O: Any, ow: bool, names: list[str]) -> Method:
-    def tree(data: bytes) -> Any:
-        try:
-            return ints(I.FromString(data))
-        except DecodeError:
-            raise RaffelError("PARSE_ERROR", f"not a {I.DESCRIPTOR.name}") from None
+def _named(method: RouteMethod) -> str:
+    origin = method.route.origin
+    return f"{method.route.name!r} at {origin.file}:{origin.lines.get('', 1)}"
 
-    def decode(data: bytes) -> Any:
-        if not data and r.input.any:
-            return {}
-        t = tree(data)
-        p = {}
-        if names:
-            p = {n: str(t.pop(n)) for n in names if n in t}
-        if iw:
-            t = t.get("value")
-        return r.input.convert(t, p)
 
-    def params(data: bytes) -> Mapping[str, str]:
-        try:
-            t = tree(data)
-        except RaffelError:
-            return {}
-        return {n: str(t[n]) for n in names if t.get(n)}
+def _part_of(method: RouteMethod, definition: Definition | None) -> str:
+    """The part of a route that a definition comes from."""
+    if definition is None:
+        return ""
+    return "input_schema" if definition in reached(method.roots[0]) else "output_schema"
 
-    def encode(item: Any) -> bytes:
-        t = msgspec.to_builtins(item, str_keys=True)
-        if O.DESCRIPTOR.full_name != "google.protobuf.Value" and ow:
-            t = {"value": t}
-        try:
-            return ParseDict(t, O()).SerializeToString()
-        except ParseError as e:
-            raise RaffelError("OUTPUT_VALIDATION_ERROR", str(e)) from None
 
-    def tag(id: str) -> bytes:
-        b = id.encode()
-        return b"\xba\xa3\x09" + bytes((len(b) & 127 | 128, len(b) >> 7) if len(b) > 127 else (len(b),)) + b
+def _described(name: str, definition: Definition | None) -> str:
+    if definition is None:
+        return f"the service {name}"
+    word = "message" if isinstance(definition, Message) else "enum"
+    what = f"the {word} {definition.full_name}" + (f" with its {name}" if name != definition.full_name else "")
+    owner = definition.owner
+    return what if isinstance(owner, tuple) else f"{what} ({'.'.join(filter(None, map(str, _identity(owner))))})"
 
-    return Method(path, r, decode=decode, encode=encode, params=params if names else None, request=I.DESCRIPTOR.full_name.encode(), response=O.DESCRIPTOR.full_name.encode(), tag_event_id=tag if "raffel_event_id" in O.DESCRIPTOR.fields_by_name else None)
+
+def _is_same(one: Definition | None, other: Definition | None) -> bool:
+    """Whether two definitions are one: of a module that was imported anew there may be both."""
+    return (
+        one is not None
+        and other is not None
+        and _identity(one.owner) == _identity(other.owner)
+        and _content(one) == _content(other)
+    )
+
+
+def _identity(owner: Any) -> tuple[object, ...]:
+    """What is the same for a class each time that its module is loaded."""
+    origin = typing.get_origin(owner)
+    if origin is not None:
+        return (*_identity(origin), *map(_identity, typing.get_args(owner)))
+    if isinstance(owner, type):
+        module = owner.__module__
+        return (_GENERATION.sub("", module) if module.startswith(ROUTE_FILES) else module, owner.__qualname__)
+    return owner if isinstance(owner, tuple) else (repr(owner),)
+
+
+_GENERATION = re.compile(r"\.g\d+\Z")
+
+
+def _content(definition: Definition) -> list[tuple[object, ...]]:
+    if isinstance(definition, Message):
+        return [(field.name, field.signature, field.number) for field in definition.fields]
+    return [(name, number) for name, number, _ in definition.values]

@@ -23,8 +23,11 @@ from google.protobuf.descriptor_pb2 import (
 _INDENT = "  "
 
 _KEYWORDS = frozenset(
-    ["export", "extend", "extensions", "local", "map", "oneof", "option", "optional", "repeated", "required"]
-    + ["reserved", "stream", *(name.removeprefix("TYPE_").lower() for name in FieldDescriptorProto.Type.keys())]
+    (
+        *("export", "extend", "extensions", "local", "map", "oneof", "option", "optional", "repeated", "required"),
+        *("reserved", "stream"),
+        *(kind.removeprefix("TYPE_").lower() for kind in FieldDescriptorProto.Type.keys()),  # noqa: SIM118 - no dict
+    )
 )
 """What a type's name may begin with only behind a dot: the parser would take it for the beginning of something else."""
 

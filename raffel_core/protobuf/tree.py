@@ -13,7 +13,7 @@ from msgspec import inspect as shapes
 from raffel_core.protobuf import wire
 from raffel_core.protobuf.descriptor import field_name, oneof_name
 from raffel_core.protobuf.fault import value_faults
-from raffel_core.protobuf.messages import DURATION, TIMESTAMP, VALUE, Enum, Field, Member, Message, Part
+from raffel_core.protobuf.messages import Enum, Field, Member, Message, Part
 from raffel_core.protobuf.value import value_tree
 from raffel_core.schema.invalid import INPUT, Fault, invalid
 
@@ -78,7 +78,7 @@ def member_tree(member: Member, parsed: Any, path: str) -> Any:
 
 
 def _single(member: Member, field: Field, parsed: Any, path: str) -> Any:
-    has_presence = field.label == "optional" or _is_message(field.part)
+    has_presence = field.label == "optional" or field.part.is_message
     if has_presence and not parsed.HasField(field_name(field)):
         return _absent(member)
     value = getattr(parsed, field_name(field))
@@ -89,10 +89,6 @@ def _single(member: Member, field: Field, parsed: Any, path: str) -> Any:
 
 def _absent(member: Member) -> Any:
     return None if member.nullable and member.given.required else ABSENT
-
-
-def _is_message(part: Part) -> bool:
-    return isinstance(part.proto, Message) or part.proto in (TIMESTAMP, DURATION, VALUE)
 
 
 def _part(part: Part, value: Any, path: str) -> Any:

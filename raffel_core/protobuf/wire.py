@@ -61,7 +61,7 @@ def delimited(key: bytes, data: bytes) -> bytes:
 
 
 def timestamp(value: datetime) -> bytes:
-    """A google.protobuf.Timestamp; what has no time zone is UTC. OverflowError: it is not within the years 1 to 9999."""
+    """A google.protobuf.Timestamp; no time zone is UTC. OverflowError: it is not within the years 1 to 9999."""
     since = value - NAIVE_EPOCH if value.tzinfo is None else value - EPOCH
     seconds, micros = since.days * 86_400 + since.seconds, since.microseconds
     if not _FIRST <= seconds <= _LAST:

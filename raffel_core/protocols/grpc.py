@@ -122,7 +122,7 @@ class GrpcConnection(MultiplexedConnection):
         while not self.closing:
             self._receive(data[at : at + _STEP] if len(data) > _STEP else data)
             at += _STEP
-            if not self.held and self.now > self._until:
+            if not self.held and loop.time() > self._until:
                 self.held = True
                 self.pause_reading()
                 self.go_on()

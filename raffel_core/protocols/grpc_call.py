@@ -386,6 +386,10 @@ class GrpcCall:
         elif now - self._moved_at >= stall:
             self.session.cancel("slow_consumer")
             self.connection.tell_stalled(self)
+            if self._answered:  # only what is queued is left of it
+                self.queue.drop()
+                self.connection.http2.reset(self.stream, Code.ENHANCE_YOUR_CALM)
+                self.connection.written(0)
             return NEVER
         return now + min(1.0, stall / 4)
 

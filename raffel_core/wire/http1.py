@@ -215,6 +215,10 @@ class RequestParser:
         if self._host != 1 and not (request.http10 and self._host == 0):
             raise RaffelError("INVALID_ARGUMENT", f"found {self._host} Host headers, expected one")
         request.path, request.query = _split_target(request.path)
+        if request.headers.get("content-type", "").startswith("application/grpc"):
+            # Its body does not end before the answer has begun: nobody is to wait for it.
+            expected = "HTTP/2: h2 alone by ALPN, or prior knowledge"
+            raise RaffelError("UNSUPPORTED_MEDIA_TYPE", f"found gRPC over HTTP/{version}, expected {expected}")
         length = request.headers.get("content-length", "")
         if length:
             self._rest = int(length)  # the parser has checked that it is a number of 64 bits

@@ -64,6 +64,8 @@ REFILL = 200.0
 _RESETS = 256
 """How many streams that we have reset are remembered: frames for them have crossed the reset on the wire."""
 _CONTINUATIONS = 8
+_SMALL = 256
+_PREFIX = 5
 
 
 class Kind(Enum):
@@ -93,6 +95,7 @@ class Http2:
         "_head_reader",
         "_max_streams",
         "_now",
+        "_outstanding",
         "_receivable",
         "_reset",
         "_started",
@@ -130,6 +133,8 @@ class Http2:
         self._buffer = bytearray()
         self._started = 0
         """0 before the preface, 1 before the peer's settings, 2 after them."""
+        self._outstanding = 0
+        """How many bytes have been sent that the peer has not given back."""
         self._receivable = CONNECTION_WINDOW
         self._unread = 0
         self._budget = BUDGET
@@ -168,10 +173,17 @@ class Http2:
         if size > min(stream.window, self.window):
             self.reset(stream, Code.ENHANCE_YOUR_CALM)
             return
-        self.window -= size
+        self.use(stream, size)
         self.out.append(header_frames(stream.id, block, end=False))
         self._frame(DATA, END_STREAM, stream.id, body)
         self.out.append(self.end(stream))
+
+    def use(self, stream: Stream, size: int) -> None:
+        """Takes so many bytes of the windows, for DATA."""
+        stream.window -= size
+        stream.outstanding += size
+        self.window -= size
+        self._outstanding += size
 
     def is_open(self, stream: Stream) -> bool:
         """Whether the stream is neither reset nor ended."""
@@ -541,7 +553,8 @@ class Http2:
                 raise ConnectionFault(Code.PROTOCOL_ERROR, "found WINDOW_UPDATE of 0")
             if self.window + more > MAX_WINDOW:
                 raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "found a window beyond its maximum")
-            self._spend(0.2 if more < 1024 else 0.0)
+            self._spend_on_window(more, self._outstanding)
+            self._outstanding -= min(more, self._outstanding)
             self.window += more
             events.append(Event(Kind.WINDOW, None))
             return
@@ -551,9 +564,18 @@ class Http2:
         elif not more or stream.window + more > MAX_WINDOW:
             self._fault(id, stream, Code.FLOW_CONTROL_ERROR if more else Code.PROTOCOL_ERROR, events)
         else:
-            self._spend(0.5 if more < 256 else 0.0)
+            self._spend_on_window(more, stream.outstanding)
+            stream.outstanding -= min(more, stream.outstanding)
             stream.window += more
             events.append(Event(Kind.WINDOW, stream))
+
+    def _spend_on_window(self, more: int, outstanding: int) -> None:
+        """A small update costs little where it gives back what was sent, as clients do that read message by message.
+
+        No message has less than 5 bytes.
+        """
+        if more < _SMALL:
+            self._spend(0.02 if _PREFIX <= more <= outstanding else 0.5)
 
 
 _FRAMES: Mapping[int, Callable[[Http2, int, int, bytes, list[Event]], None]] = {

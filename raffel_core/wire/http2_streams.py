@@ -69,7 +69,7 @@ class Head(NamedTuple):
 class Stream:
     """A stream that is open: from its peer's HEADERS until both sides have ended, or one has reset it."""
 
-    __slots__ = ("call", "expected", "head", "id", "receivable", "state", "unread", "window")
+    __slots__ = ("call", "expected", "head", "id", "outstanding", "receivable", "state", "unread", "window")
 
     def __init__(self, id: int, head: Head, state: State, window: int, expected: int | None) -> None:
         self.id = id
@@ -77,6 +77,8 @@ class Stream:
         self.state = state
         self.window = window
         """How many bytes may be sent on it."""
+        self.outstanding = 0
+        """How many bytes have been sent that its peer has not given back."""
         self.receivable = STREAM_WINDOW
         """How many bytes its peer may still send."""
         self.unread = 0

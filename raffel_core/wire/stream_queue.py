@@ -110,5 +110,4 @@ class StreamQueue(Queue):
 
     def _count(self, size: int) -> None:
         self.sent += size
-        self.stream.window -= size
-        self._http2.window -= size
+        self._http2.use(self.stream, size)

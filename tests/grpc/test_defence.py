@@ -1033,3 +1033,23 @@ async def test_grpcio_that_pings_as_often_as_it_may_is_never_cut(start):
                 break
         ticks.cancel()
     assert unharmed(server)
+
+
+async def test_one_that_gives_the_window_back_message_by_message_is_never_cut(start):
+    """As grpcio does when its application is slower than the server."""
+    server = start()
+    async with connected(server, granting=False) as client:
+        await client.begin({INITIAL_WINDOW_SIZE: 65_535})
+        await client.send(call(1, COUNT, number(3 * N)))
+        given, sizes = 0, Counter[int]()
+        while 1 not in client.answers or not client.answers[1].over:
+            await client.receive()
+            found = client.answers[1].messages
+            back = [update(id, 5 + len(one)) for one in found[given:] for id in (1, 0)]
+            sizes.update(len(one) for one in found[given:])
+            given = len(found)
+            await client.send(*back)
+        assert client.answers[1].status == OK
+        assert given == 3 * N
+        await client.synchronise()
+        assert client.goaway is None

@@ -292,9 +292,7 @@ def test_a_block_is_continued(pieces: int) -> None:
     cuts = [len(block) * number // pieces for number in range(pieces + 1)]
     parts = [block[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
     said = [frame(HEADERS, END_STREAM | END_HEADERS * (pieces == 1), 1, parts[0])]
-    said += [
-        frame(CONTINUATION, END_HEADERS * (number == pieces - 1), 1, parts[number]) for number in range(1, pieces)
-    ]
+    said += [frame(CONTINUATION, END_HEADERS * (number == pieces - 1), 1, parts[number]) for number in range(1, pieces)]
     events = peer.say(*said)
     assert [(event.kind, event.end) for event in events] == [(Kind.OPENED, True)]
     assert events[0].stream is not None and events[0].stream.head.read[2] == [(b"a", b"b" * 100)]

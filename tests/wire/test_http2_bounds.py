@@ -197,6 +197,7 @@ def test_an_honest_client_at_full_speed_is_never_told_to_calm_down() -> None:
         events = peer.say(frame(HEADERS, END_HEADERS, id, block) + data(id, body, end=True))
         stream = events[0].stream
         assert stream is not None and len(events) == 2
+        peer.http2.consumed(stream, len(events[1].data))
         queue = StreamQueue(peer.http2, stream, 0, starved)
         queue.parts += (b"xxxxx", b"answer", b"")
         queue.finish(END)
@@ -294,6 +295,7 @@ def test_nothing_is_kept_of_streams_that_have_ended() -> None:
             (event,) = peer.say(headers(id, end=True))
             assert event.stream is not None
             peer.http2.headers(event.stream, STATUS, end=True)
+            peer.http2.earn(4)
 
     assert kept_by(say) < 100_000
 
@@ -304,6 +306,7 @@ def test_little_is_kept_of_streams_that_have_been_reset() -> None:
             (event,) = peer.say(headers(id))
             assert event.stream is not None
             peer.http2.reset(event.stream, Code.CANCEL)
+            peer.http2.earn(4)
             peer.out.clear()
 
     assert kept_by(say) < 200_000
@@ -337,7 +340,7 @@ def test_events_are_as_many_as_frames() -> None:
 
 @pytest.mark.parametrize("piece", [1, 3])
 def test_a_frame_that_comes_byte_by_byte_is_looked_at_once(piece: int) -> None:
-    """Eight MiB in pieces of a byte: were each of them to copy what has come, it would take minutes."""
+    """A MiB in pieces of a byte: were each of them to copy what has come, it would take minutes."""
     peer = Peer()
     stream = peer.open(1)
     peer.http2.out = []

@@ -234,7 +234,9 @@ def sized(length: bytes, *bodies: bytes, trailers: bool = False) -> tuple[str, C
 
 
 @pytest.mark.parametrize("trailers", [False, True])
-@pytest.mark.parametrize(("length", "bodies"), [(b"0", []), (b"3", [b"abc"]), (b"3", [b"a", b"", b"bc"]), (b"00", [b""])])
+@pytest.mark.parametrize(
+    ("length", "bodies"), [(b"0", []), (b"3", [b"abc"]), (b"3", [b"a", b"", b"bc"]), (b"00", [b""])]
+)
 def test_a_body_of_the_length_that_was_promised(length: bytes, bodies: list[bytes], trailers: bool) -> None:
     assert sized(length, *bodies, trailers=trailers) is None
 

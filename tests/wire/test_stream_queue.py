@@ -430,7 +430,7 @@ def test_while_the_connection_cannot_be_written_everything_stays() -> None:
 class Streams(RuleBasedStateMachine):
     """Any order of pushes, windows, flushes, drops and ends: each stream's bytes come once, in order, and all."""
 
-    @initialize(window=st.sampled_from([0, 1, 100, 5000, 65_535]), connection=st.sampled_from([0, 100, 65_535]))
+    @initialize(window=st.sampled_from([0, 1, 100, 65_535]), connection=st.sampled_from([0, 100, 65_535]))
     def begin(self, window: int, connection: int) -> None:
         self.server = Server(window=window, connection=connection)
         self.queues: list[StreamQueue] = []
@@ -455,14 +455,20 @@ class Streams(RuleBasedStateMachine):
         found = [queue for queue in self.queues if not any(queue in some for some in without)]
         return found[choice % len(found)] if found else None
 
-    @rule(choice=st.integers(0, 7), sizes=st.lists(st.sampled_from([0, 1, 50, 4000, 16_384, 40_000]), max_size=3))
-    def push(self, choice: int, sizes: list[int]) -> None:
+    @rule(
+        choice=st.integers(0, 7),
+        sizes=st.lists(st.sampled_from([0, 1, 50, 4000, 16_384, 40_000]), max_size=3),
+        flush=st.booleans(),
+    )
+    def push(self, choice: int, sizes: list[int], flush: bool) -> None:
         if queue := self.one(choice, self.finished, self.dropped):
             for size in sizes:
                 data = random.Random(size * 8 + choice).randbytes(size)
                 push(queue, data)
                 self.pushed[queue] += data
             self.server.outbox.announce(queue)
+            if flush:
+                self.flush()
 
     @rule(choice=st.integers(0, 7))
     def finish(self, choice: int) -> None:
@@ -502,7 +508,7 @@ class Streams(RuleBasedStateMachine):
         self.server.peer.heard()
         self.server.http2.earn(10)
 
-    @rule(pause=st.booleans())
+    @rule(pause=st.sampled_from([False, False, True]))
     def congest(self, pause: bool) -> None:
         self.server.outbox.pause() if pause else self.server.outbox.resume()
 
