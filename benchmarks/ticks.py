@@ -20,13 +20,13 @@ def sum_(count: int, total: int) -> bytes:
 
 
 def size_of_ticks(n: int) -> int:
-    """The bytes of the first so many ticks, without making them: of each but 0 one for the field, and its varint's."""
-    each, varints = len(tick(0)), 0
+    """The bytes of the ticks from 1 to that, without making them: what they have in common, and their varints."""
+    common, varints = len(tick(1)) - 1, 0
     power = 1
-    while power < n:
-        varints += n - power
+    while power <= n:
+        varints += n - power + 1
         power *= 128
-    return n * each + max(n - 1, 0) + varints
+    return n * common + varints
 
 
 def framed(message: bytes) -> bytes:
@@ -34,8 +34,8 @@ def framed(message: bytes) -> bytes:
 
 
 def _int(field: int, value: int) -> bytes:
-    """Zero is not written."""
-    return bytes((field << 3,)) + _varint(value) if value else b""
+    """Of a value that is not zero: one that is may be left out or written."""
+    return bytes((field << 3,)) + _varint(value)
 
 
 def _varint(value: int) -> bytes:

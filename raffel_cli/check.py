@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from raffel_cli import output
-from raffel_cli.project import config_option, load_routes, routes_argument
+from raffel_cli.project import config_option, load_locked, routes_argument
 from raffel_core.errors import ProjectError
 
 
@@ -20,15 +20,18 @@ def check_command(context: click.Context, routes: str | None, file: Path | None,
     """Report every problem of a project at once, for CI.
 
     Loads the configuration and all of ROUTES and serves nothing: the code is imported, no handler or lifespan is run.
-    The exit status is 1 if there is a problem.
+    Where there is a proto.lock, a change that breaks clients of gRPC is a problem too. The exit status is 1 if there is
+    a problem.
 
     \b
     Example:
       raffel check routes --config deploy/raffel.yaml
     """
     try:
-        router, _ = load_routes(routes, file)
-        count = len(router.routes)
+        project = load_locked(routes, file)
+        if project.services is not None and (broken := project.lock.breaks(project.services.files, project.origins)):
+            raise ProjectError(broken)
+        count = len(project.router.routes)
     except ProjectError as error:
         if as_json:
             output.json([problem._asdict() for problem in error.problems])

@@ -63,6 +63,8 @@ def _announce(server: Server) -> None:
     output.line(f"  all of them at {server.url.replace('http', 'ws', 1)}{base}{config.websocket.path}")
     if config.tcp:
         output.line(f"  and over TCP at {config.host}:{server.tcp_port}")
+    if config.grpc:
+        output.line(f"  and over gRPC at {config.host}:{server.grpc_port}")
 
 
 def _url(server: Server, route: Route) -> str:

@@ -7,6 +7,7 @@ import click
 from raffel_cli.check import check_command
 from raffel_cli.config import config_command
 from raffel_cli.dev import dev_command
+from raffel_cli.export import export_command
 from raffel_cli.new import new_command
 from raffel_cli.routes import routes_command
 from raffel_cli.serve import serve_command
@@ -23,5 +24,13 @@ def main() -> None:
     """
 
 
-for command in (dev_command, serve_command, routes_command, check_command, new_command, config_command):
+for command in (
+    dev_command,
+    serve_command,
+    routes_command,
+    check_command,
+    new_command,
+    export_command,
+    config_command,
+):
     main.add_command(command)

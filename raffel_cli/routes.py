@@ -8,12 +8,14 @@ import click
 import msgspec
 
 from raffel_cli import output
-from raffel_cli.project import config_option, load_routes, routes_argument
+from raffel_cli.project import config_option, load_project, routes_argument
 from raffel_core.config import Config
 from raffel_core.errors import ProjectError
+from raffel_core.protobuf.services import Services
 from raffel_core.protocols.carried import carried_by
 from raffel_core.route import Kind, Route
 from raffel_core.router import Router
+from raffel_core.server import Loaded
 
 
 class Listed(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,6 +27,8 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True):
     input: str
     output: str
     protocols: tuple[str, ...]
+    grpc: str | None
+    """The path of its method, None where it has none."""
     auth: str | tuple[str, ...]
     """`none`, `required`, or the roles of which one is needed."""
     file: str
@@ -69,9 +73,9 @@ def routes_command(
 ) -> None:
     """List the routes, or say which one answers a name.
 
-    The list has their names, directions, types and protocols, who may call them, and their files. With --explain:
-    the file that answers NAME (a.b or a/b), with which parameters, and why no other does; if none does, the exit status
-    is 1.
+    The list has their names, directions, types and protocols, their paths over gRPC, who may call them, and their
+    files. With --explain: the file that answers NAME (a.b or a/b), with which parameters, and why no other does; if
+    none does, the exit status is 1.
 
     \b
     Examples:
@@ -79,14 +83,14 @@ def routes_command(
       raffel routes --explain rooms.42.chat
     """
     try:
-        router, config = load_routes(routes, file)
+        server, loaded = load_project(routes, file)
     except ProjectError as error:
         output.problems(error.problems, "stderr")
         context.exit(1)
     if name is None:
-        _list(router, config, as_json)
+        _list(loaded, server.config, as_json)
         return
-    explained = _explain(router, name)
+    explained = _explain(loaded.router, name)
     if as_json:
         output.json(explained)
     else:
@@ -94,17 +98,17 @@ def routes_command(
     context.exit(0 if explained.route is not None else 1)
 
 
-def _list(router: Router, config: Config, as_json: bool) -> None:
-    listed = [_listed(route, config) for route in router.routes.values()]
+def _list(loaded: Loaded, config: Config, as_json: bool) -> None:
+    listed = [_listed(route, config, loaded.services) for route in loaded.router.routes.values()]
     if as_json:
         output.json(listed)
     else:
-        columns = ("name", "direction", "input", "output", "protocols", "auth", "file")
+        columns = ("name", "direction", "input", "output", "protocols", "grpc", "auth", "file")
         output.table(columns, [[_cell(getattr(route, column)) for column in columns] for route in listed])
 
 
-def _listed(route: Route, config: Config) -> Listed:
-    meta = route.meta
+def _listed(route: Route, config: Config, services: Services) -> Listed:
+    meta, method = route.meta, services.by_route.get(route.name)
     return Listed(
         name=route.name,
         kind=route.kind,
@@ -112,6 +116,7 @@ def _listed(route: Route, config: Config) -> Listed:
         input=route.input.name,
         output=route.output.name,
         protocols=carried_by(route, config),
+        grpc=None if method is None else method.path,
         auth="none" if route.authenticate is None else route.roles or "required",
         file=route.origin.file,
         line=route.origin.lines.get("handler", 1),
@@ -122,8 +127,8 @@ def _listed(route: Route, config: Config) -> Listed:
     )
 
 
-def _cell(value: str | tuple[str, ...]) -> str:
-    return value if isinstance(value, str) else ", ".join(value) or "-"
+def _cell(value: str | tuple[str, ...] | None) -> str:
+    return value if isinstance(value, str) else ", ".join(value or ()) or "-"
 
 
 def _explain(router: Router, name: str) -> Explained:

@@ -32,6 +32,7 @@ from raffel_core.discovery.reload import Difference, difference
 from raffel_core.errors import Problem, ProjectError
 from raffel_core.interceptor import Interceptor
 from raffel_core.lifespan import Lifespan, RunningLifespan
+from raffel_core.protobuf.lock import LOCK_NAME, Lock
 from raffel_core.protobuf.services import Services, services_of
 from raffel_core.protocols.connection import Hub
 from raffel_core.protocols.grpc import Grpc
@@ -76,6 +77,8 @@ class Loaded(NamedTuple):
     lifespans: tuple[Lifespan, ...]
     services: Services
     """The routes as methods of gRPC; none where it is off."""
+    lock: Lock
+    """What clients of gRPC were built from; empty where nothing says so."""
 
 
 class Server:
@@ -100,6 +103,7 @@ class Server:
         self._built: dict[int, Route] = {}
         self._interceptors: list[Interceptor] = []
         self._services: Services | None = None
+        self._lock = Lock()
         self._hub: Hub | None = None
         self._grpc: Grpc | None = None
         self._listeners: list[asyncio.Server | ProxiedListener] = []
@@ -170,7 +174,7 @@ class Server:
             if problems:
                 raise ProjectError(problems)
             router = registry.router()
-            services = self._methods(router)
+            services, lock = self._methods(router)
         except BaseException:
             for loader in loaders:
                 loader.rollback()
@@ -179,18 +183,24 @@ class Server:
         for loader in loaders:
             loader.commit()
         modules.commit()
-        self._source, self._services = source, services
+        self._source, self._services, self._lock = source, services, lock
         lifespans = tuple(one.lifespan for one in staged if one.lifespan is not None)
-        return Loaded(router, lifespans, services)
+        return Loaded(router, lifespans, services, lock)
 
-    def _methods(self, router: Router) -> Services:
-        """The routes as methods of gRPC. Those that did not change keep theirs."""
-        grpc = self.config.grpc
+    def _methods(self, router: Router) -> tuple[Services, Lock]:
+        """The routes as methods of gRPC, their fields numbered by the lock. Those that did not change keep theirs."""
+        grpc, lock = self.config.grpc, Lock()
+        if grpc:
+            lock = Lock.read(self.root / LOCK_NAME)
+        if lock == self._lock:
+            lock = self._lock  # equal numberings are then the same
         routes = router.routes.values() if grpc else ()
-        services, problems = services_of(routes, package=grpc.package if grpc else "", before=self._services)
+        services, problems = services_of(
+            routes, package=grpc.package if grpc else "", numbering=lock.numbering, before=self._services
+        )
         if problems:
             raise ProjectError(problems)
-        return services
+        return services, lock
 
     def _folder_loaders(self, modules: ProjectModules) -> list[FolderLoader]:
         self._loaders += [

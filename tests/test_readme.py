@@ -55,8 +55,10 @@ class Block(NamedTuple):
 
 
 BLOCKS = [Block(*found) for found in re.findall(r"([^\n]*(?:\n[^\n]+)*)\n+^```(\w+)\n(.*?)^```$", README, re.M | re.S)]
-REQUESTS = [block for block in BLOCKS if block.language == "sh" and LOCAL in block.text]
-COMMANDS = [block.text.strip() for block in BLOCKS if block.language == "sh" and block not in REQUESTS]
+SHELL = [block for block in BLOCKS if block.language == "sh"]
+GRPC = [block.text.strip() for block in SHELL if "grpc" in block.text]
+REQUESTS = [block for block in SHELL if LOCAL in block.text and "grpc" not in block.text]
+COMMANDS = [block.text.strip() for block in SHELL if LOCAL not in block.text and "grpc" not in block.text]
 
 
 def only(language: str, part: str = "") -> str:
@@ -168,7 +170,7 @@ async def test_every_request_is_answered_as_it_says(example: Server, curl: Path,
         assert "failed:" not in result.err
         assert result.out or "curl -o" in block.text
 
-    assert len(REQUESTS) == 11
+    assert len(REQUESTS) == 12
     async with asyncio.TaskGroup() as group:
         for block in REQUESTS:
             group.create_task(answered(block))
@@ -259,6 +261,64 @@ async def test_the_upload_is_stored_whole(example: Server) -> None:
 async def test_tcp_needs_no_library(example: Server) -> None:
     ran = await python(only("python", "socket.create_connection"), example)
     assert [ast.literal_eval(line)["type"] for line in ran.splitlines()] == ["stream:data", "stream:data", "stream:end"]
+
+
+async def test_buf_lists_the_methods_of_all_routes(example: Server) -> None:
+    ran = await buf("--list-methods", example)
+    paths = {f"/{line}" for line in ran.splitlines() if not line.startswith("grpc.")}
+    routes = json.loads((await run("raffel routes routes_example --json", REPOSITORY)).out)
+    assert paths == {route["grpc"] for route in routes}
+
+
+async def test_buf_calls_a_stream_and_a_procedure(example: Server) -> None:
+    first, second, machine = documents(await buf("System/Info", example))
+    assert "cores" in first and "cores" in second
+    assert (machine["unit"], machine["cores"]) == ("MiB", str(os.cpu_count()))
+
+
+async def test_buf_uploads_and_chats(example: Server) -> None:
+    stored, joined, said = documents(await buf("Files/Upload", example))
+    assert stored == {"name": "hello.txt", "bytes": "12", "sha256": hashlib.sha256(b"Hello, world").hexdigest()}
+    assert (joined["text"], said["from"], said["text"]) == ("Kai joined", "Kai", "Hello!")
+
+
+async def test_grpcurl_names_what_there_is(example: Server) -> None:
+    """It need not be installed: buf takes the same words."""
+    (line,) = [line for line in GRPC if line.startswith("grpcurl ")]
+    name, plain, flag, data, server, method = shlex.split(line)
+    assert (name, plain, flag, server) == ("grpcurl", "-plaintext", "-d", "localhost:3000")
+    ran = await run(shlex.join(["buf", "curl", "--protocol", "grpc", "-d", data, f"{example.url}/{method}"]), REPOSITORY)
+    assert (ran.status, len(documents(ran.out))) == (0, 2)
+
+
+async def test_python_calls_grpc_by_reflection(example: Server) -> None:
+    ran = await python(only("python", "grpc.insecure_channel"), example)
+    assert len(ran.splitlines()) == 2
+    assert all(line.startswith("20") and line.endswith("]") for line in ran.splitlines())
+
+
+async def buf(part: str, server: Server) -> str:
+    """What the one script of `buf` that has this in it prints."""
+    (script,) = [script for script in GRPC if part in script and script.startswith("buf ")]
+    ran = await run(f"set -e\n{script.replace(LOCAL, server.url)}", REPOSITORY)
+    assert (ran.status, ran.err) == (0, "")
+    return ran.out
+
+
+def documents(text: str) -> list[Any]:
+    """JSON documents one behind the other."""
+    decoder, found, at = json.JSONDecoder(), [], 0
+    while at < len(text.rstrip()):
+        one, at = decoder.raw_decode(text, at)
+        found.append(one)
+        at += len(text[at:]) - len(text[at:].lstrip())
+    return found
+
+
+async def test_a_call_of_json_rpc_has_its_result(example: Server, tmp_path: Path) -> None:
+    (block,) = [block for block in REQUESTS if "/rpc" in block.text]
+    answer = json.loads((await run(block.text.replace(LOCAL, example.url), tmp_path)).out)
+    assert (answer["id"], answer["result"]["unit"]) == (1, "MiB")
 
 
 async def python(script: str, server: Server) -> str:
@@ -355,7 +415,7 @@ def test_options_have_the_defaults_that_the_tables_say() -> None:
         if names.split("`")[1] in OPTIONS
         for name, value in zip(names.split(", "), values.split(", "), strict=True)
     }
-    assert len(said) == 25
+    assert len(said) == 29
     assert said == {name: in_words(OPTIONS[name].default) for name in said}
 
 
@@ -364,6 +424,8 @@ def in_words(value: Any) -> str:
     match value:
         case None:
             return "null"
+        case "":
+            return '""'
         case bool():
             return json.dumps(value)
         case tuple():

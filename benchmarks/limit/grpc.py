@@ -216,7 +216,7 @@ class Bidi(Call):
 
 
 async def server(n: int) -> AsyncIterator[Tick]:
-    for seq in range(n):
+    for seq in range(1, n + 1):
         yield Tick(seq=seq, symbol=SYMBOL, price=PRICE, ts=TS)
 
 

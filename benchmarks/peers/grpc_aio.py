@@ -16,7 +16,7 @@ class Ticks(ticks_pb2_grpc.TicksServicer):
         return Tick(seq=request.seq, symbol=SYMBOL, price=PRICE, ts=TS)
 
     async def Server(self, request: Query, context: grpc.aio.ServicerContext) -> AsyncIterator[Tick]:
-        for seq in range(request.n):
+        for seq in range(1, request.n + 1):
             yield Tick(seq=seq, symbol=SYMBOL, price=PRICE, ts=TS)
 
     async def Client(self, request_iterator: AsyncIterator[Tick], context: grpc.aio.ServicerContext) -> Sum:

@@ -18,7 +18,7 @@ class Ticks(TicksBase):
 
     async def Server(self, stream: Stream[Query, Tick]) -> None:
         request = await stream.recv_message()
-        for seq in range(request.n):
+        for seq in range(1, request.n + 1):
             await stream.send_message(Tick(seq=seq, symbol=SYMBOL, price=PRICE, ts=TS))
 
     async def Client(self, stream: Stream[Tick, Sum]) -> None:

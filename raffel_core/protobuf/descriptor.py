@@ -180,7 +180,7 @@ def _anonymous(root: Part) -> list[Message]:
         return Part("int64", one.shape) if isinstance(one.proto, Enum) else one
 
     def field(one: Field) -> Field:
-        return one._replace(name=field_name(one), part=part(one.part))
+        return Field(field_name(one), part(one.part), one.label, one.key, one.number)
 
     for message in messages:
         made = nameless[message]

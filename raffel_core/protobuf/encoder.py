@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import keyword
 import struct
 import typing
 from collections.abc import Callable, Iterable
@@ -293,8 +292,7 @@ def _access(message: Message, member: Member) -> tuple[str, bool]:
         case shapes.TypedDictType():
             return (f"o.get({name!r}, UNSET)", True) if has_default else (f"o[{name!r}]", False)
         case shape:
-            access = f"getattr(o, {name!r})" if keyword.iskeyword(name) else f"o.{name}"
-            return access, has_default and not isinstance(shape, shapes.NamedTupleType)
+            return f"o.{name}", has_default and not isinstance(shape, shapes.NamedTupleType)
 
 
 def _indented(lines: Iterable[str]) -> list[str]:

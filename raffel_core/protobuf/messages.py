@@ -72,16 +72,20 @@ class Part(NamedTuple):
         return self.proto if isinstance(self.proto, str) else self.proto.full_name
 
 
-class Field(NamedTuple):
+class Field:
     """A field of a message."""
 
-    name: str
-    part: Part
-    label: Label = ""
-    """`oneof` is a member of the oneof of its `Member`; `optional` is also one, of its own."""
-    key: Part | None = None
-    """That of a map."""
-    number: int = 0
+    __slots__ = ("key", "label", "name", "number", "part")
+
+    def __init__(self, name: str, part: Part, label: Label = "", key: Part | None = None, number: int = 0) -> None:
+        self.name = name
+        self.part = part
+        self.label = label
+        """`oneof` is a member of the oneof of its `Member`; `optional` is also one, of its own."""
+        self.key = key
+        """That of a map."""
+        self.number = number
+        """0 until its message is complete."""
 
     @property
     def signature(self) -> str:
@@ -191,8 +195,8 @@ class Messages:
 
     def __init__(self, numbering: Numbering | None) -> None:
         self.faults: list[Fault] = []
-        self._numbering = numbering
-        self._made: dict[tuple[object, ...], Any] = {}
+        self.numbering = numbering
+        self.made: dict[tuple[object, ...], Any] = {}
 
     def root(
         self, shape: shapes.Type, package: str, prefix: str, *, side: str, owner: str, others: Sequence[Field] = ()
@@ -218,6 +222,9 @@ class _Maker(NamedTuple):
     def part(self, shape: shapes.Type) -> Part:
         """A value that is neither a list nor a map."""
         shape = bare(shape)
+        proto = _PROTO.get(type(shape))
+        if proto is not None:
+            return Part(proto, shape)
         match shape:
             case shapes.LiteralType(values):
                 classes = {type(value) for value in values}
@@ -227,7 +234,7 @@ class _Maker(NamedTuple):
             case shapes.StructType() | shapes.DataclassType() | shapes.TypedDictType() | shapes.NamedTupleType():
                 return Part(self._record(shape), shape)
             case _:
-                return Part(_PROTO.get(type(shape), VALUE), shape)
+                return Part(VALUE, shape)
 
     def _item(self, shape: shapes.Type) -> Part:
         """An item of a list or a map, where protobuf has neither lists nor None."""
@@ -240,9 +247,9 @@ class _Maker(NamedTuple):
 
     def _record(self, shape: Record) -> Message:
         name, key = self._name(shape.cls)
-        message: Message | None = self.messages._made.get(key)
+        message: Message | None = self.messages.made.get(key)
         if message is None:
-            message = self.messages._made[key] = Message(name, self.package, shape, shape.cls)
+            message = self.messages.made[key] = Message(name, self.package, shape, shape.cls)
             self.fill(message, shape.fields, ())
         return message
 
@@ -253,20 +260,20 @@ class _Maker(NamedTuple):
 
     def fill(self, message: Message, given: Iterable[shapes.Field], others: Sequence[Field]) -> None:
         """Gives a message its fields and their numbers."""
-        members = [self._member(one) for one in given]
-        fields = [field for member in members for field in member.fields]
-        fields += [field for field in others if not field.number]
-        self._look_for_doubles(message, [*fields, *(field for field in others if field.number)])
-        numbers = iter(self._numbers(message.full_name, [(field.name, field.signature) for field in fields]))
-        message.members = tuple(
-            member._replace(fields=tuple(field._replace(number=next(numbers)) for field in member.fields))
-            for member in members
-        )
-        message.others = tuple(field if field.number else field._replace(number=next(numbers)) for field in others)
+        message.members = tuple([self._member(one) for one in given])
+        message.others = tuple(others)
+        fields = [*message.fields]
+        self._look_for_doubles(message, fields)
+        free = [field for field in fields if not field.number]
+        numbers = self._numbers(message.full_name, free)
+        for field, number in zip(free, numbers, strict=True):
+            field.number = number
 
-    def _numbers(self, name: str, members: Sequence[tuple[str, str]]) -> Sequence[int]:
-        numbering = self.messages._numbering
-        return range(1, len(members) + 1) if numbering is None else numbering(name, members)
+    def _numbers(self, name: str, fields: Sequence[Field]) -> Sequence[int]:
+        numbering = self.messages.numbering
+        if numbering is None:
+            return range(1, len(fields) + 1)
+        return numbering(name, [(field.name, field.signature) for field in fields])
 
     def _look_for_doubles(self, message: Message, fields: Sequence[Field]) -> None:
         seen: dict[str, Field] = {}
@@ -282,7 +289,11 @@ class _Maker(NamedTuple):
         name = snake(given.encode_name) if renamed else identifier(given.name)
         shape, nullable = _without_none(given.type)
         optional: Label = "optional" if nullable or not given.required else ""
+        fields: tuple[Field, ...]
         match shape:
+            case _ if type(shape) in _PROTO:  # as most are
+                part = self.part(shape)
+                fields = (Field(name, part, "" if part.is_message else optional),)
             case shapes.UnionType(types) if all(_is_tagged(one) for one in types):
                 fields = tuple(
                     Field(tagged(name, one.tag), self.part(one), "oneof")
@@ -302,9 +313,9 @@ class _Maker(NamedTuple):
 
     def _enum(self, cls: type[enum.Enum]) -> Enum:
         name, key = self._name(cls)
-        made: Enum | None = self.messages._made.get(key)
+        made: Enum | None = self.messages.made.get(key)
         if made is None:
-            made = self.messages._made[key] = Enum(name, self.package, cls)
+            made = self.messages.made[key] = Enum(name, self.package, cls)
             made.values = tuple(self._values(made, [*cls]))
         return made
 
@@ -317,7 +328,12 @@ class _Maker(NamedTuple):
         else:
             # A member of that name is what 0 means already.
             others = [member for member in members if names[member] != unspecified]
-            given = self._numbers(made.full_name, [(names[member], "") for member in others])
+            numbering = self.messages.numbering
+            given = (
+                range(1, len(others) + 1)
+                if numbering is None
+                else numbering(made.full_name, [(names[member], "") for member in others])
+            )
             numbers = dict.fromkeys(members, 0) | dict(zip(others, given, strict=True))
         if 0 not in numbers.values():
             yield unspecified, 0, None

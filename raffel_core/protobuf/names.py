@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import NamedTuple
 
@@ -16,9 +17,11 @@ _SEPARATORS = re.compile(r"[-_]+")
 _HUMPS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _FOREIGN = re.compile(r"[^A-Za-z0-9_]")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_cached = functools.lru_cache(4096)  # there are few names, and they are asked for again and again
 _JSON = re.compile(r"_+([a-z])?")
 
 
+@_cached
 def pascal(text: str) -> str:
     """`tail-logs` and `tail_logs` are TailLogs, `2fa` is N2fa, `café` is Cafu00e9."""
     words = _words(text) or [escaped(_SEPARATORS.sub(_code, text))]
@@ -26,6 +29,7 @@ def pascal(text: str) -> str:
     return f"N{joined}" if joined[0].isdigit() else joined
 
 
+@_cached
 def snake(text: str) -> str:
     """`tail-logs`, `tailLogs` and `TailLogs` are tail_logs, `2fa` is n2fa."""
     words = [part for word in _SEPARATORS.split(text) if word for part in _HUMPS.split(word)]
@@ -38,6 +42,7 @@ def upper_snake(text: str) -> str:
     return snake(text).upper()
 
 
+@_cached
 def identifier(text: str) -> str:
     """The text itself where protobuf allows it; `-` becomes `_`, a digit in front gets an `n` before it."""
     if _IDENTIFIER.fullmatch(text):
@@ -57,6 +62,7 @@ def escaped(text: str) -> str:
     return _FOREIGN.sub(_code, text)
 
 
+@_cached
 def json_name(name: str) -> str:
     """The name of a field in JSON (protocol buffers, "JSON Mapping"): `dark_blue` is darkBlue."""
     return _JSON.sub(lambda match: (match[1] or "").upper(), name)

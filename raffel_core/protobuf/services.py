@@ -43,7 +43,7 @@ _ANY = shapes.AnyType()
 class RouteMethod(Method):
     """A method whose converters are compiled when they are asked for."""
 
-    __slots__ = ("definitions", "names", "place", "roots", "symbols")
+    __slots__ = ("clash", "definitions", "names", "place", "roots", "symbols")
 
     def __init__(self, place: Place, route: Route, request: Part, response: Part, names: Sequence[str]) -> None:
         self.path = place.path
@@ -54,10 +54,15 @@ class RouteMethod(Method):
         self.names = names
         """The parameters of the route."""
         self.definitions = [*dict.fromkeys(one for root in self.roots for one in reached(root))]
-        self.symbols = [
-            (qualified(place.package, place.service), None),
-            *((qualified(place.package, symbol), one) for one in self.definitions for symbol in one.symbols),
-        ]
+        self.symbols: dict[str, Definition | None] = {qualified(place.package, place.service): None}
+        """The names that it takes, in full; that of its service has no definition."""
+        self.clash = ""
+        """Why it cannot be."""
+        for one in self.definitions:
+            for name in one.symbols:
+                full = qualified(place.package, name)
+                if self.symbols.setdefault(full, one) is not one:
+                    self.clash = f"{_described(full, one)} and {_described(full, self.symbols[full])}"
         self.tag_event_id = tag_event_id if _is_tagged(response) else None
         if not names:
             self.params = None
@@ -158,9 +163,9 @@ def services_of(
     kept = {route.name: before.kept(route, package, numbering) for route in routes} if before is not None else {}
     new = [route for route in routes if kept.get(route.name) is None]
     made, problems = _made(new, package, numbering)
+    made, clashes = _without_clashes([*made.values()], [method for method in kept.values() if method is not None])
     found = [method for route in routes if (method := kept.get(route.name) or made.get(route.name)) is not None]
-    methods, clashes = _without_clashes(found)
-    return Services(methods, package, numbering), [*problems, *clashes]
+    return Services(found, package, numbering), [*problems, *clashes]
 
 
 def _made(
@@ -219,35 +224,51 @@ def _event_id(route: Route, shape: shapes.Type) -> list[Field]:
 # Clashes
 
 
-def _without_clashes(methods: Sequence[RouteMethod]) -> tuple[list[RouteMethod], list[Problem]]:
-    """The methods that have all their names for themselves, and a problem for each of the others, which names both."""
-    paths: dict[str, RouteMethod] = {}
-    taken: dict[str, tuple[Definition | None, RouteMethod]] = {}
-    kept: list[RouteMethod] = []
+def _without_clashes(
+    new: Sequence[RouteMethod], kept: Sequence[RouteMethod]
+) -> tuple[dict[str, RouteMethod], list[Problem]]:
+    """Of the new methods those that have all their names for themselves; a problem for each other, which names both."""
+    paths = {method.path: method for method in kept}
+    taken: dict[str, Definition | None] = {}
+    for method in kept:
+        taken.update(method.symbols)
+    methods: dict[str, RouteMethod] = {}
     problems: list[Problem] = []
-    for method in methods:
+    for method in new:
         first = paths.setdefault(method.path, method)
         if first is not method:
             problems.append(_problem(method, "", f"the method {method.path} is that of {_named(first)} too"))
             continue
-        clash = None
-        for name, definition in method.symbols:
-            other, owner = taken.setdefault(name, (definition, method))
-            if other is not definition and not _is_same(other, definition):
-                clash = f"{_described(name, definition)} and {_described(name, other)} of {_named(owner)}"
-                break
-        if clash is None:
-            kept.append(method)
+        clash = next(
+            (name for name, one in method.symbols.items() if name in taken and not _is_same(one, taken[name])), None
+        )
+        if clash is not None:
+            one, other = method.symbols[clash], taken[clash]
+            owner = next(known for known in [*kept, *methods.values()] if clash in known.symbols)
+            found = f"{_described(clash, one)} and {_described(clash, other)} of {_named(owner)}"
+            problems.append(_problem(method, _part_of(method, one), f"two things have one name: {found}"))
+        elif method.clash:
+            problems.append(_problem(method, "output_schema", f"two things have one name: {method.clash}"))
         else:
-            problems.append(_problem(method, _part_of(method, definition), f"two things have one name: {clash}"))
-    for method in {method.place.package: method for method in kept}.values():
-        names = method.place.package.split(".")
-        for name in (".".join(names[:size]) for size in range(1, len(names) + 1)):
+            taken.update(method.symbols)
+            methods[method.route.name] = method
+    return methods, problems + _named_like_packages(methods, [*kept, *methods.values()], taken)
+
+
+def _named_like_packages(
+    new: dict[str, RouteMethod], methods: Iterable[RouteMethod], taken: Mapping[str, Definition | None]
+) -> list[Problem]:
+    """A problem for each thing that has the name of a package, or of one that packages lie in."""
+    packages = {method.place.package: method for method in methods} if new else {}
+    problems = []
+    for package, method in packages.items():
+        parts = package.split(".")
+        for name in (".".join(parts[:size]) for size in range(1, len(parts) + 1)):
             if name in taken:
-                definition, owner = taken[name]
-                found = f"{_described(name, definition)} of {_named(owner)} has the name of a package"
+                owner = next(one for one in methods if name in one.symbols)
+                found = f"{_described(name, taken[name])} of {_named(owner)} has the name of a package"
                 problems.append(_problem(method, "", found))
-    return kept, problems
+    return problems
 
 
 def _problem(method: RouteMethod, part: str, found: str) -> Problem:
@@ -277,7 +298,7 @@ def _described(name: str, definition: Definition | None) -> str:
 
 def _is_same(one: Definition | None, other: Definition | None) -> bool:
     """Whether two definitions are one: of a module that was imported anew there may be both."""
-    return (
+    return one is other or (
         one is not None
         and other is not None
         and _identity(one.owner) == _identity(other.owner)

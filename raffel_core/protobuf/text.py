@@ -79,7 +79,7 @@ class _Source:
         if file.dependency:
             yield from ("", *(f"import {_quoted(name)};" for name in sorted(file.dependency)))
         if options := _options(file.options):
-            yield from ("", *(f"option {option};" for option in options))
+            yield from ("", *(f"option {option};" for option in sorted(options)))
         for service in file.service:
             yield from ("", *self._service(service))
         for message in file.message_type:
@@ -215,11 +215,16 @@ class _Source:
 
 
 def _scopes(file: FileDescriptorProto) -> Iterator[str]:
-    """The full names that the first part of a type's name may be: of packages, messages, enums and services."""
+    """The full names that the first part of a type's name may be taken for.
+
+    They are those of packages, messages, enums and services; and of methods, for where a method's messages are named
+    protoc does not look on when it has found one.
+    """
     yield from _outwards(file.package)
     for service in file.service:
         yield _join(file.package, service.name)
         for method in service.method:
+            yield _join(_join(file.package, service.name), method.name)
             yield from _outwards(method.input_type.removeprefix("."))
             yield from _outwards(method.output_type.removeprefix("."))
     yield from _types(file.message_type, file.enum_type, file.package)

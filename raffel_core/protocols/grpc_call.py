@@ -319,10 +319,6 @@ class GrpcCall:
         if self._answered:
             return
         self._answered = True
-        if self._problem is None and (self._reader is None or not self._reader.failed):
-            connection.http2.earn(4)
-        else:
-            connection.http2.charge(8 if self._compressed else 1)
         if connection.closing or connection.outbox.closed or not connection.http2.is_open(self.stream):
             queue.drop()
         elif outcome.reason == "slow_consumer":
@@ -330,8 +326,16 @@ class GrpcCall:
             connection.http2.reset(self.stream, Code.ENHANCE_YOUR_CALM)
             connection.written(0)
         else:
+            self._settle()
             queue.finish(self._end(outcome))
             connection.announce(queue)
+
+    def _settle(self) -> None:
+        """A call that was answered earns its client more; one that could not be read has cost."""
+        if self._problem is None and (self._reader is None or not self._reader.failed):
+            self.connection.http2.earn(4)
+        else:
+            self.connection.http2.charge(8 if self._compressed else 1)
 
     def _end(self, outcome: Outcome) -> bytes:
         """The last header block; metadata that cannot be sent make an error of any end."""

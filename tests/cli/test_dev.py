@@ -58,7 +58,7 @@ def test_the_urls_are_printed(raffel: Raffel, project: Project) -> None:
         }
     )
     process = raffel(*DEV, RAFFEL_BASE_PATH="/api")
-    process.says("over TCP")
+    process.says("over gRPC")
     base = f"http://127.0.0.1:{process.port}/api"
     assert process.out.splitlines()[1:] == [
         f"  GET  {base}/streams/files/[...path]",
@@ -67,7 +67,29 @@ def test_the_urls_are_printed(raffel: Raffel, project: Project) -> None:
         f"  POST {base}/users/create",
         f"  all of them at ws://127.0.0.1:{process.port}/api/ws",
         f"  and over TCP at 127.0.0.1:{process.port}",
+        f"  and over gRPC at 127.0.0.1:{process.port}",
     ]
+
+
+def test_grpc_with_a_port_of_its_own_is_printed_with_it(raffel: Raffel, project: Project) -> None:
+    project({"routes/one.rpc.py": ONE})
+    process = raffel(*DEV, RAFFEL_GRPC__PORT="0")
+    port = int(process.says(r"  and over gRPC at 127\.0\.0\.1:(\d+)\n")[1])
+    assert port != process.port
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        settings = connection.recv(9)
+    assert settings[3:] == b"\4\0\0\0\0\0"
+
+
+def test_grpc_that_is_off_is_not_printed(raffel: Raffel, project: Project) -> None:
+    project({"routes/one.rpc.py": ONE})
+    process = raffel(*DEV, RAFFEL_GRPC="false")
+    assert process.answer("/one") == "1"
+    process.says("over TCP at .*\n")
+    project({"routes/one.rpc.py": TWO})
+    process.says("~ one\n")
+    assert "gRPC" not in process.out
 
 
 def test_problems_end_it_with_status_1(raffel: Raffel, project: Project) -> None:
@@ -150,7 +172,7 @@ def test_a_save_that_changes_no_route_prints_nothing(raffel: Raffel, project: Pr
     project({"unrelated.py": "x = 1\n"})
     project({"routes/one.rpc.py": TWO})
     process.says("~ one\n")
-    assert process.out.count("\n") == 5
+    assert process.out.count("\n") == 6
 
 
 def test_errors_are_printed_and_the_old_routes_go_on(raffel: Raffel, project: Project) -> None:

@@ -84,6 +84,7 @@ def test_every_route_is_a_row(invoke: Invoke) -> None:
         "input",
         "output",
         "protocols",
+        "grpc",
         "auth",
         "file",
     ]
@@ -121,6 +122,34 @@ def test_a_protocol_that_is_off_carries_nothing(invoke: Invoke, project: Project
 
 
 @pytest.mark.usefixtures("routes")
+def test_a_row_tells_the_path_over_grpc(invoke: Invoke) -> None:
+    assert columns(invoke("routes"), "grpc") == {
+        "chat": ["/Root/Chat"],
+        "files.[...path]": ["/Root/Files"],
+        "logs.tail": ["/Logs/Tail"],
+        "sum": ["/Root/Sum"],
+        "words": ["/Root/Words"],
+    }
+
+
+@pytest.mark.usefixtures("routes")
+def test_a_path_is_below_the_package_and_as_the_route_says(invoke: Invoke, project: Project) -> None:
+    meta = "meta = {'grpc': {'package': 'other.v1', 'service': 'Sums', 'method': 'Add'}}"
+    project({"raffel.yaml": "grpc: {package: acme.v1}\n", "routes/math/add.rpc.py": f"{meta}\n{CALL}"})
+    paths = columns(invoke("routes"), "grpc")
+    assert (paths["logs.tail"], paths["math.add"]) == (["/acme.v1.Logs/Tail"], ["/other.v1.Sums/Add"])
+
+
+@pytest.mark.usefixtures("routes")
+def test_a_route_that_grpc_leaves_out_has_no_path(invoke: Invoke, project: Project) -> None:
+    project({"routes/words.rpc.py": f"meta = {{'grpc': False}}\n{CALL}"})
+    assert columns(invoke("routes"), "grpc")["words"] == ["-"]
+    assert listed(invoke("routes", "--json"))["words"]["grpc"] is None
+    project({"raffel.yaml": "grpc: false\n"})
+    assert {*map(tuple, columns(invoke("routes"), "grpc").values())} == {("-",)}
+
+
+@pytest.mark.usefixtures("routes")
 def test_a_row_tells_the_file(invoke: Invoke) -> None:
     assert columns(invoke("routes"), "file")["files.[...path]"] == ["routes/files/[...path].stream.py"]
 
@@ -149,6 +178,7 @@ def test_json_is_a_list_of_objects(invoke: Invoke) -> None:
         "input": "Query",
         "output": "Line",
         "protocols": ["sse", "ndjson", "websocket", "tcp", "grpc"],
+        "grpc": "/Logs/Tail",
         "auth": "none",
         "file": "routes/logs/tail.stream.py",
         "line": 20,

@@ -104,7 +104,10 @@ class Method:
     def __init__(self, channel: Any, path: str, descriptor: Any) -> None:
         self.request = GetMessageClass(descriptor.input_type)
         self.response = GetMessageClass(descriptor.output_type)
-        sides = ("stream" if streaming else "unary" for streaming in (descriptor.client_streaming, descriptor.server_streaming))
+        sides = (
+            "stream" if streaming else "unary"
+            for streaming in (descriptor.client_streaming, descriptor.server_streaming)
+        )
         self.kind = "_".join(sides)
         self._call = getattr(channel, self.kind)(
             path, request_serializer=self.request.SerializeToString, response_deserializer=self.response.FromString

@@ -1,4 +1,4 @@
-"""Finds nghttp2's clients, `nghttp` and `h2load`, for the tests of gRPC, and gets them where there are none: as root."""
+"""Finds nghttp2's clients, `nghttp` and `h2load`, for the tests of gRPC, and gets them where there are none."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def installed() -> bool:
 
 def install() -> None:
     if os.geteuid() != 0 or not shutil.which("apt-get"):
-        return  # there is no wheel of them
+        return  # only a distribution has them
     print("no nghttp2 found: installing the system's", flush=True)
     quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     subprocess.run(["apt-get", "update", "-qq"], check=True, env=quiet)

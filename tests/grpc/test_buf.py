@@ -79,7 +79,7 @@ async def test_either_version_of_reflection(buf, version):
 
 
 async def test_an_error_has_its_details(buf):
-    """connect-go writes an error as JSON, with the details that it knows by reflection; its exit code is 8 times gRPC's."""
+    """connect-go writes an error as JSON; its exit code is 8 times gRPC's."""
     (error,) = await buf("Trouble/Refuse", {"code": "NOT_FOUND", "message": "nicht da: é%"}, code=5 * 8)
     assert (error["code"], error["message"]) == ("not_found", "nicht da: é%")
     (detail,) = error["details"]

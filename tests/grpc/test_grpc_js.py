@@ -56,7 +56,8 @@ def script(packages, waiting, tls, run) -> Script:
             {DISCOVER}
             const main = async ({{ Math: math, Talk: talk, Trouble: trouble }}) => {{ {body} }};
             const channel = {json.dumps(options or {})};
-            discover({target}, grpc.credentials.{secured}, [Buffer.from({REFLECTION})], channel).then(main).then((result) => {{
+            const found = discover({target}, grpc.credentials.{secured}, [Buffer.from({REFLECTION})], channel);
+            found.then(main).then((result) => {{
                 console.log(JSON.stringify(result ?? null));
                 process.exit();
             }});
@@ -85,7 +86,8 @@ async def test_all_four_kinds(script):
         }
         const end = watch(call);
         call.end();
-        return { sum, count: [count.code, count.items.map(({ number }) => number)], total, words, end: (await end).code };
+        const numbers = count.items.map(({ number }) => number);
+        return { sum, count: [count.code, numbers], total, words, end: (await end).code };
         """
     )
     assert found == {
@@ -149,7 +151,8 @@ async def test_compressed_both_ways(script):
     found = await script(
         """
         const count = await watch(math.Count({ to: 2, size: 10000 }));
-        return [count.code, count.items.map(({ text }) => text.length), (await unary(math, "Add", { a: 1, b: 2 })).value];
+        const { value } = await unary(math, "Add", { a: 1, b: 2 });
+        return [count.code, count.items.map(({ text }) => text.length), value];
         """,
         {"grpc.default_compression_algorithm": 2},
     )

@@ -1,4 +1,4 @@
-"""nghttp2's own clients: `h2load` with thousands of calls, and `nghttp` for what is not gRPC on an HTTP/2 connection."""
+"""nghttp2's own clients: `h2load` with thousands of calls, and `nghttp` for what is not gRPC over HTTP/2."""
 
 from __future__ import annotations
 
@@ -112,13 +112,14 @@ async def test_a_whole_call_on_the_wire(build, run, tmp_path):
     text = (await run("nghttp", "-v", "-n", "-d", body, *CALL, f"{server.url}/Math/Add")).decode()
     received = re.findall(r"recv (?:\(stream_id=\d+\) )?(.*)", text)
     lines = [line for line in received if line.startswith((":status", "content-type", "grpc-status", "DATA"))]
-    assert [line.partition(" <")[0] for line in lines] == [":status: 200", "content-type: application/grpc", "DATA frame", "grpc-status: 0"]
+    expected = [":status: 200", "content-type: application/grpc", "DATA frame", "grpc-status: 0"]
+    assert [line.partition(" <")[0] for line in lines] == expected
 
 
 async def nghttp(run, *arguments: str) -> dict[str, str]:
     """The head of an answer."""
     text = (await run("nghttp", "-v", "-n", *arguments)).decode()
-    return {name: value for name, value in re.findall(r"recv \(stream_id=\d+\) (:?[a-z-]+): (.*)", text)}
+    return dict(re.findall(r"recv \(stream_id=\d+\) (:?[a-z-]+): (.*)", text))
 
 
 async def test_the_clients_are_there():

@@ -1,4 +1,4 @@
-"""What a handler reads of bytes that its client sends: split and checked when it is read, its window given back then."""
+"""What a handler reads of bytes that its client sends: split and checked when read, its window given back then."""
 
 from __future__ import annotations
 

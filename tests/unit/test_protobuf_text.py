@@ -21,7 +21,7 @@ from google.protobuf.descriptor_pb2 import (
     FileDescriptorSet,
 )
 from grpc_tools import protoc
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from raffel_core.protobuf.standard import HEALTH, REFLECTION_V1, REFLECTION_V1ALPHA, STATUS
@@ -65,8 +65,8 @@ EVERYTHING = dedented(
     import "google/protobuf/struct.proto";
     import "google/protobuf/timestamp.proto";
 
-    option go_package = "example.com/market;\\"market\\"";
     option deprecated = true;
+    option go_package = "example.com/market;\\"market\\"";
 
     service Prices {
       option deprecated = true;
@@ -216,6 +216,11 @@ def test_a_type_named_as_a_word_of_the_language_is_named_from_the_root(tmp_path:
     assert proto_source(compiled(tmp_path, source)) == source
 
 
+def test_a_message_may_have_the_name_of_a_method(tmp_path: Path) -> None:
+    source = PLAIN.replace("rpc Set", "rpc Time").replace("(Time)", "(.Time)").replace("(stream Time)", "(stream .Time)")
+    assert proto_source(compiled(tmp_path, source)) == source
+
+
 # Generated files
 
 WORDS = [
@@ -239,7 +244,7 @@ class Generator:
         self.package = draw(
             st.sampled_from(["", "a", "a.b", "google", "a.google", "string", "a.message.map", "Tick.a"])
         )
-        self.file = FileDescriptorProto(name="x.proto", package=self.package, syntax="proto3")
+        self.file = FileDescriptorProto(name="x.proto", package=self.package or None, syntax="proto3")
         self.types: dict[str, int] = dict.fromkeys(IMPORTED, FieldDescriptorProto.TYPE_MESSAGE)
         self.names: dict[str, list[str]] = {}
         self.values = 0
@@ -339,7 +344,7 @@ def generated(draw: Any) -> FileDescriptorProto:
     return Generator(draw).made()
 
 
-@settings(deadline=None, max_examples=100, phases=[Phase.generate], suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(file=generated())
 def test_every_file_compiles_to_itself(tmp_path: Path, file: FileDescriptorProto) -> None:
     assert compiled(tmp_path, proto_source(file)) == file
@@ -415,7 +420,7 @@ def test_no_character_ends_a_comment(tmp_path: Path, end: str) -> None:
     )
 
 
-@settings(deadline=None, max_examples=100, phases=[Phase.generate], suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(comment=st.text(st.characters() | st.sampled_from(ENDS)))
 def test_nothing_written_in_a_comment_changes_the_file(tmp_path: Path, comment: str) -> None:
     file = compiled(tmp_path, PLAIN)

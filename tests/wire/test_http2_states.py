@@ -1,4 +1,4 @@
-"""HTTP/2's streams: what each type of frame does in each state, as RFC 9113 says it and not as the server's table does."""
+"""HTTP/2's streams: what each type of frame does in each state, as RFC 9113 says it and not the server's table."""
 
 from __future__ import annotations
 

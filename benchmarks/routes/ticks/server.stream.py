@@ -19,5 +19,5 @@ class Tick(Struct):
 
 
 async def handler(input: Query) -> AsyncIterator[Tick]:
-    for seq in range(input.n):
+    for seq in range(1, input.n + 1):
         yield Tick(seq, SYMBOL, PRICE, TS)
