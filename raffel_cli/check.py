@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from raffel_cli import output
-from raffel_cli.project import config_option, load_locked, routes_argument
+from raffel_cli.project import config_option, load_project, methods_of, routes_argument
 from raffel_core.errors import ProjectError
 
 
@@ -28,10 +28,11 @@ def check_command(context: click.Context, routes: str | None, file: Path | None,
       raffel check routes --config deploy/raffel.yaml
     """
     try:
-        project = load_locked(routes, file)
-        if project.services is not None and (broken := project.lock.breaks(project.services.files, project.origins)):
+        _, loaded = load_project(routes, file)
+        origins = {name: route.origin for name, route in methods_of(loaded.services).items()}
+        if broken := loaded.lock.breaks(loaded.services.files, origins):
             raise ProjectError(broken)
-        count = len(project.router.routes)
+        count = len(loaded.router.routes)
     except ProjectError as error:
         if as_json:
             output.json([problem._asdict() for problem in error.problems])

@@ -8,11 +8,12 @@ from pathlib import Path
 import click
 
 from raffel_cli import output
-from raffel_cli.project import Locked, config_option, load_locked, method_name, routes_argument
+from raffel_cli.project import config_option, load_project, methods_of, routes_argument
 from raffel_core.errors import ProjectError
 from raffel_core.protobuf.lock import LOCK_NAME, Lock, write_whole
 from raffel_core.protobuf.text import proto_source
 from raffel_core.route import Route
+from raffel_core.server import Loaded, Server
 
 KINDS = ("proto",)
 
@@ -50,8 +51,8 @@ def export_command(
       raffel export proto routes --output proto/ --lock
     """
     try:
-        project = load_locked(routes, file)
-        _export(project, target, locking)
+        server, loaded = load_project(routes, file)
+        _export(server, loaded, target, locking)
     except ProjectError as error:
         output.problems(error.problems, "stderr")
         context.exit(1)
@@ -59,27 +60,27 @@ def export_command(
         output.error(str(error))
         context.exit(1)
     except OSError as error:
-        output.error(f"cannot write {error.filename2 or error.filename}: {error.strerror}")
+        output.error(f"cannot write {error.filename}: {error.strerror}")
         context.exit(1)
 
 
-def _export(project: Locked, target: str | None, locking: bool) -> None:
-    if project.services is None:
+def _export(server: Server, loaded: Loaded, target: str | None, locking: bool) -> None:
+    if not server.config.grpc:
         raise _Refused("found that gRPC is off, expected `grpc` in raffel.yaml not to be false")
-    files = project.services.files
+    files = loaded.services.files
     if not files:
         raise _Refused("found no route that is a method of gRPC, expected at least one")
-    lock = project.lock.merged(files)
-    comments = {method_name(path): _comment(method.route) for path, method in project.services.methods.items()}
+    lock = loaded.lock.merged(files)
+    comments = {name: _comment(route) for name, route in methods_of(loaded.services).items()}
     sources = {one.name: proto_source(one, comments, lock.reserved) for one in files}
     written = {} if target is None else _placed(target, sources)
     if locking:
-        written[project.server.root / LOCK_NAME] = lock.source
+        written[server.root / LOCK_NAME] = lock.source
     write_whole(written)
     if target is None:
         output.line(_printed(sources))
     if locking:
-        _tell(lock, project.lock)
+        _tell(lock, loaded.lock)
 
 
 def _comment(route: Route) -> str:

@@ -5,19 +5,18 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import click
 
 from raffel_core.config import FILE_NAME, Command, load_config
 from raffel_core.errors import Problem, ProjectError
 from raffel_core.protobuf.lock import LOCK_NAME, Lock
-from raffel_core.protobuf.services import Services, services_of
-from raffel_core.route import Origin
-from raffel_core.router import Router
+from raffel_core.protobuf.services import Services
+from raffel_core.route import Route
 from raffel_core.server import Loaded, Server
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -70,50 +69,22 @@ def load_project(routes: str | None, file: Path | None) -> tuple[Server, Loaded]
     """
     with redirect_stdout(sys.stderr):
         server = open_server(routes, file)
-        return server, server.load()
-
-
-class Locked(NamedTuple):
-    """A project and what clients of its gRPC were built from."""
-
-    server: Server
-    router: Router
-    services: Services | None
-    """The routes as methods of gRPC, numbered by the lock; None where gRPC is off."""
-    lock: Lock
-    """What `proto.lock` in the root says; empty where there is no such file, or gRPC is off."""
-
-    @property
-    def origins(self) -> Mapping[str, Origin]:
-        """Where routes are defined, by the full names of their methods."""
-        methods = self.services.methods if self.services else {}
-        return {method_name(path): method.route.origin for path, method in methods.items()}
-
-
-def method_name(path: str) -> str:
-    """The full name of the method at a path: `market.Prices.Watch` at `/market.Prices/Watch`."""
-    return path[1:].replace("/", ".")
-
-
-def load_locked(routes: str | None, file: Path | None) -> Locked:
-    """The same with the lock; its problems are among those of ProjectError."""
-    with redirect_stdout(sys.stderr):
-        server = open_server(routes, file)
-        lock, problems = Lock(), list[Problem]()
         try:
-            router = server.load().router
+            return server, server.load()
         except ProjectError as error:
-            problems += error.problems
-        grpc = server.config.grpc
-        try:
-            lock = Lock.read(server.root / LOCK_NAME) if grpc else lock
-        except ProjectError as error:
-            problems += error.problems
-        if problems:
-            raise ProjectError(problems)
-        if not grpc:
-            return Locked(server, router, None, lock)
-        services, problems = services_of(router.routes.values(), package=grpc.package, numbering=lock.numbering)
-        if problems:
-            raise ProjectError(problems)
-        return Locked(server, router, services, lock)
+            raise ProjectError([*error.problems, *_lock_problems(server)]) from error
+
+
+def _lock_problems(server: Server) -> Sequence[Problem]:
+    """What is wrong with the lock: a server whose routes do not load has not come to read it."""
+    try:
+        if server.config.grpc:
+            Lock.read(server.root / LOCK_NAME)
+    except ProjectError as error:
+        return error.problems
+    return ()
+
+
+def methods_of(services: Services) -> Mapping[str, Route]:
+    """The routes by the full names of their methods: `market.Prices.Watch` for the one at `/market.Prices/Watch`."""
+    return {path[1:].replace("/", "."): method.route for path, method in services.methods.items()}

@@ -20,6 +20,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+import grpc
 import httpx
 import pytest
 from httpx_sse import EventSource, ServerSentEvent, aconnect_sse
@@ -1165,3 +1166,53 @@ async def test_a_configured_folder_is_made_and_stays(folder: Path, monkeypatch: 
 async def test_every_route_of_the_example_says_what_it_is(server: Server) -> None:
     assert {route.name for route in server.router.routes.values() if not route.meta.description} == set()
     assert len(server.router.routes) == 10
+
+
+# gRPC, where what a stream is opened with is metadata
+
+
+@asynccontextmanager
+async def over_grpc(server: Server) -> AsyncIterator[Any]:
+    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0)]
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.grpc_port}", options) as channel:
+        yield channel
+
+
+def fields(*values: bytes) -> bytes:
+    """A message whose fields 1, 2, ... are these strings or bytes, each shorter than 128."""
+    return b"".join(bytes((number << 3 | 2, len(value))) + value for number, value in enumerate(values, 1))
+
+
+async def test_an_upload_over_grpc_is_stored_under_the_name_in_its_metadata(server: Server, folder: Path) -> None:
+    async with over_grpc(server) as channel:
+        call = channel.stream_unary("/Files/Upload")
+        answer = await call(iter([fields(b"one, "), fields(b"two")]), metadata=[("name", "data.bin")], timeout=5)
+    assert hashlib.sha256(b"one, two").hexdigest().encode() in answer
+    assert stored(folder) == {"data.bin": b"one, two"}
+
+
+async def test_an_upload_over_grpc_without_a_plain_name_is_refused(server: Server, folder: Path) -> None:
+    async with over_grpc(server) as channel:
+        for metadata in ([], [("name", "../data.bin")]):
+            with pytest.raises(grpc.aio.AioRpcError) as refusal:
+                await channel.stream_unary("/Files/Upload")(iter([fields(b"x")]), metadata=metadata, timeout=5)
+            assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert stored(folder) == {}
+
+
+async def test_members_of_a_room_hear_each_other_over_any_protocol(server: Server, tcp: Peer) -> None:
+    await tcp.send("stream:start", "1", {"name": "Ada"}, procedure="rooms.lobby.chat")
+    assert (await tcp.take())["payload"]["text"] == "Ada joined"
+    async with over_grpc(server) as channel:
+        call = channel.stream_stream("/Rooms/Chat")(metadata=[("name", "Kai")], timeout=5)
+        await call.write(fields(b"Hello, Ada!", b"lobby"))
+        assert b"Kai joined" in await call.read()
+        assert b"Hello, Ada!" in await call.read()
+        heard = [(await tcp.take())["payload"] for _ in range(2)]
+        assert [(one["from"], one["text"]) for one in heard] == [(None, "Kai joined"), ("Kai", "Hello, Ada!")]
+        await tcp.send("stream:data", "1", {"text": "Hello, Kai!"})
+        assert b"Hello, Kai!" in await call.read()
+        await call.done_writing()
+        while await call.read() is not grpc.aio.EOF:
+            pass
+        assert await call.code() is grpc.StatusCode.OK

@@ -1,4 +1,4 @@
-"""The README and docs/envelopes.md: commands are run as they stand, code runs, tables are compared with the code."""
+"""The README and the protocols' pages: commands are run as they stand, code runs, tables are compared with the code."""
 
 from __future__ import annotations
 
@@ -21,18 +21,29 @@ from typing import Any, NamedTuple
 
 import httpx
 import pytest
+from grpc import StatusCode
 from playwright.async_api import ConsoleMessage, Page, async_playwright
 from websockets.asyncio.client import connect
 
 from raffel_core import Config, Server
 from raffel_core.config import OPTIONS
+from raffel_core.context import MAX_ID
 from raffel_core.errors import CODES
+from raffel_core.protobuf.messages import EVENT_ID, EVENT_ID_NUMBER
+from raffel_core.protobuf.standard import MAX_DETAILS
+from raffel_core.protocols.grpc_call import HEAD_SECONDS
 from raffel_core.session import REASONS
-from raffel_core.wire.envelope import TYPES
+from raffel_core.wire.envelope import MAX_METADATA, MAX_METADATA_BYTES, TYPES
+from raffel_core.wire.grpc import MAX_SENT, MAX_STATUS_MESSAGE
+from raffel_core.wire.http2 import CONNECTION_WINDOW
+from raffel_core.wire.http2_frames import MAX_FRAME
+from raffel_core.wire.http2_heads import HEADER_BYTES
+from raffel_core.wire.http2_streams import STREAM_WINDOW
 
 REPOSITORY = Path(__file__).parent.parent
 README = (REPOSITORY / "README.md").read_text()
 ENVELOPES = (REPOSITORY / "docs" / "envelopes.md").read_text()
+GRPC = (REPOSITORY / "docs" / "grpc.md").read_text()
 BIN = Path(sys.executable).parent
 
 LOCAL = "http://localhost:3000"
@@ -56,7 +67,7 @@ class Block(NamedTuple):
 
 BLOCKS = [Block(*found) for found in re.findall(r"([^\n]*(?:\n[^\n]+)*)\n+^```(\w+)\n(.*?)^```$", README, re.M | re.S)]
 SHELL = [block for block in BLOCKS if block.language == "sh"]
-GRPC = [block.text.strip() for block in SHELL if "grpc" in block.text]
+OVER_GRPC = [block.text.strip() for block in SHELL if "grpc" in block.text]
 REQUESTS = [block for block in SHELL if LOCAL in block.text and "grpc" not in block.text]
 COMMANDS = [block.text.strip() for block in SHELL if LOCAL not in block.text and "grpc" not in block.text]
 
@@ -284,10 +295,12 @@ async def test_buf_uploads_and_chats(example: Server) -> None:
 
 async def test_grpcurl_names_what_there_is(example: Server) -> None:
     """It need not be installed: buf takes the same words."""
-    (line,) = [line for line in GRPC if line.startswith("grpcurl ")]
+    (line,) = [line for line in OVER_GRPC if line.startswith("grpcurl ")]
     name, plain, flag, data, server, method = shlex.split(line)
     assert (name, plain, flag, server) == ("grpcurl", "-plaintext", "-d", "localhost:3000")
-    ran = await run(shlex.join(["buf", "curl", "--protocol", "grpc", "-d", data, f"{example.url}/{method}"]), REPOSITORY)
+    ran = await run(
+        shlex.join(["buf", "curl", "--protocol", "grpc", "-d", data, f"{example.url}/{method}"]), REPOSITORY
+    )
     assert (ran.status, len(documents(ran.out))) == (0, 2)
 
 
@@ -299,7 +312,7 @@ async def test_python_calls_grpc_by_reflection(example: Server) -> None:
 
 async def buf(part: str, server: Server) -> str:
     """What the one script of `buf` that has this in it prints."""
-    (script,) = [script for script in GRPC if part in script and script.startswith("buf ")]
+    (script,) = [script for script in OVER_GRPC if part in script and script.startswith("buf ")]
     ran = await run(f"set -e\n{script.replace(LOCAL, server.url)}", REPOSITORY)
     assert (ran.status, ran.err) == (0, "")
     return ran.out
@@ -374,9 +387,10 @@ async def test_make_test_runs_pytest() -> None:
 
 
 async def test_the_commands_that_only_tell_are_fine() -> None:
-    told = [await run(command(f"raffel {name}"), REPOSITORY) for name in ("routes", "check", "config")]
-    assert [(one.status, one.err) for one in told] == [(0, "")] * 3
+    told = [await run(command(f"raffel {name}"), REPOSITORY) for name in ("routes", "check", "config", "export")]
+    assert [(one.status, one.err) for one in told] == [(0, "")] * 4
     assert "processes.[pid]" in told[0].out
+    assert "service System {" in told[3].out
 
 
 async def test_a_new_project_is_served(tmp_path: Path) -> None:
@@ -403,7 +417,7 @@ async def test_production_is_ready_until_it_is_told_to_end(tmp_path: Path) -> No
 
 def test_every_command_is_run_here() -> None:
     run_here = ["make dev", "make test", "raffel routes", "raffel check", "raffel config", "raffel new"]
-    run_here += ["raffel serve", "curl http://localhost:8080"]
+    run_here += ["raffel export", "raffel serve", "curl http://localhost:8080"]
     assert [found for found in COMMANDS if not found.startswith(tuple(run_here))] == []
 
 
@@ -509,21 +523,177 @@ def test_every_reason_that_a_client_can_be_told_has_its_code() -> None:
 
 
 def test_limits_have_the_defaults_that_the_page_says() -> None:
-    rows = re.findall(r"\| ([\d,]+)[^|]*\| `([\w.]+)` \|", section("Limits"))
-    assert len(rows) == 5
-    assert {name: float(value.replace(",", "")) for value, name in rows} == {
-        name: OPTIONS[name].default for _, name in rows
+    for page in (ENVELOPES, GRPC):
+        rows = re.findall(r"\| ([\d,]+)[^|]*\| `([\w.]+)` \|", section("Limits", page))
+        assert len(rows) == 5
+        assert {name: float(value.replace(",", "")) for value, name in rows} == {
+            name: OPTIONS[name].default for _, name in rows
+        }
+
+
+def test_links_of_the_pages_lead_somewhere() -> None:
+    links = re.findall(r"\]\(([^)]+)\)", ENVELOPES) + re.findall(r"\]\(([^)]+)\)", GRPC)
+    places = {ENVELOPES: "envelopes.md", GRPC: "grpc.md", README: "../README.md"}
+    known = {f"{name}#{anchor(heading)}" for page, name in places.items() for heading in headings(page)}
+    found = {
+        f"{name}{link}" if link[0] == "#" else link
+        for page, name in places.items()
+        if page != README
+        for link in re.findall(r"\]\(([^)]+)\)", page)
+    }
+    assert [link for link in found if "#" in link and link not in known] == []
+    assert [link for link in links if "#" not in link and not (REPOSITORY / "docs" / link).exists()] == []
+
+
+def headings(page: str) -> list[str]:
+    return re.findall(r"^#+ (.+)$", page, re.MULTILINE)
+
+
+def anchor(heading: str) -> str:
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
+def section(heading: str, page: str = ENVELOPES) -> str:
+    """What is under a heading of a page."""
+    return re.split(r"^#", page.split(f"# {heading}\n")[1], flags=re.MULTILINE)[0]
+
+
+# docs/grpc.md
+
+
+async def test_routes_have_the_paths_that_the_page_says(tmp_path: Path) -> None:
+    said = dict(re.findall(r"^\| `([^`]+)`[^|]*\| `(/[^`]+)` \|", section("Paths", GRPC), re.MULTILINE))
+    assert len(said) == 5
+    for name in said:
+        write(tmp_path / f"routes/{name.replace('.', '/')}.rpc.py", "async def handler(input): ...\n")
+    listed = json.loads((await run("raffel routes --json", tmp_path)).out)
+    assert {route["name"]: route["grpc"] for route in listed} == said
+
+
+async def test_the_source_of_the_example_is_what_is_exported() -> None:
+    (shown,) = re.findall(r"^```proto\n(.*?)^```$", GRPC, re.MULTILINE | re.DOTALL)
+    exported = (await run("raffel export proto routes_example", REPOSITORY)).out
+    for definition in shown.split("\n\n"):
+        lines = definition.strip().removesuffix("\n}")
+        assert lines in exported
+
+
+TYPES_OF_THE_PAGE = """
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from typing import Any, Literal
+from uuid import UUID
+
+from msgspec import Raw, Struct
+
+
+class Colour(Enum):
+    RED = "red"
+
+
+class Point(Struct):
+    x: int
+
+
+class Circle(Struct, tag="circle"):
+    pass
+
+
+class Square(Struct, tag="square"):
+    pass
+"""
+
+
+async def test_types_are_in_messages_what_the_page_says(tmp_path: Path) -> None:
+    rows = re.findall(r"^\| (`.+?) \| `([^`]+)` \|", section("Types", GRPC), re.MULTILINE)
+    pairs = [(python.replace("\\|", "|"), proto) for types, proto in rows for python in re.findall(r"`([^`]+)`", types)]
+    assert len(pairs) == 26
+    fields = "".join(f"    f{number}: {python}\n" for number, (python, _) in enumerate(pairs))
+    write(tmp_path / "shapes.py", TYPES_OF_THE_PAGE)
+    write(
+        tmp_path / "routes/a.rpc.py",
+        f"from shapes import *\n\nclass In(Struct):\n{fields}\n\nasync def handler(input: In): ...\n",
+    )
+    source = (await run("raffel export proto", tmp_path)).out
+    declared = {number: proto for proto, number in re.findall(r"^  (\S.*|oneof) f(\d+) [={]", source, re.MULTILINE)}
+    assert declared == {str(number): proto for number, (_, proto) in enumerate(pairs)}
+
+
+async def test_what_is_absent_is_what_the_page_says(serve: Any, tmp_path: Path) -> None:
+    rows = re.findall(r"^\| (`.+?) \| (.+) \|$", section("Presence", GRPC), re.MULTILINE)
+    said = {python.replace("\\|", "|"): told for types, told in rows for python in re.findall(r"`([^`]+)`", types)}
+    assert len(said) == 11
+    write(tmp_path / "shapes.py", TYPES_OF_THE_PAGE)
+    head, handler = "from shapes import *\n\nclass In(Struct):\n", "async def handler(input: In) -> str:\n"
+    routes = [f"{head}    {field}\n\n{handler}    return repr(input.a)\n" for field in said]
+    server = await serve({f"r{number}.rpc.py": source for number, source in enumerate(routes)})
+    for number, told in enumerate(said.values()):
+        ran = await run(f"buf curl --protocol grpc -d '{{}}' {server.url}/Root/R{number}", tmp_path)
+        if "VALIDATION_ERROR" in told:
+            assert '"code": "VALIDATION_ERROR"' in ran.err
+        else:
+            expected = {"an empty one": {"[]", "{}"}}.get(told, {re.split("[;:]", told)[0].strip("`")})
+            assert {*json.loads(ran.out).values()} <= expected, ran.err
+
+
+async def test_the_stream_is_resumed_as_the_page_says(example: Server) -> None:
+    (script,) = re.findall(r"^```sh\n(.*?)\n```$", GRPC, re.MULTILINE | re.DOTALL)
+    asked = re.search(r"last-event-id: ([\w-]+)", script)
+    assert asked is not None
+    process = await asyncio.create_subprocess_exec(
+        *("sh", "-c", f"exec {script.replace(LOCAL, example.url)}"),
+        env=environment(),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    assert process.stdout is not None
+    async with asyncio.timeout(20):
+        first = json.loads(await process.stdout.readuntil(b"\n}\n"))
+    process.terminate()
+    await process.communicate()
+    assert first["valueLost"]["asked"] == asked[1]
+
+
+def test_every_code_has_the_status_that_the_page_says() -> None:
+    rows = re.findall(r"^\| ([A-Z_]+) \| (\d+) \| ([A-Z_, ]+)", section("Statuses", GRPC), re.MULTILINE)
+    said = {code: int(number) for _, number, codes in rows for code in re.findall(r"[A-Z_]+", codes)}
+    assert said == {code: row.grpc for code, row in CODES.items()}
+    assert {name: int(number) for name, number, _ in rows} == {
+        status.name: status.value[0] for status in StatusCode if status.value[0] in said.values()
     }
 
 
-def test_links_of_the_page_lead_somewhere() -> None:
-    links = re.findall(r"\]\(([^)]+)\)", ENVELOPES)
-    headings = {heading.lower().replace(" ", "-") for heading in re.findall(r"^#+ (.+)$", ENVELOPES, re.MULTILINE)}
-    lost = [link for link in links if link[0] == "#" and link[1:] not in headings]
-    lost += [link for link in links if link[0] != "#" and not (REPOSITORY / "docs" / link).exists()]
-    assert lost == []
+def test_the_object_of_an_error_is_an_error() -> None:
+    (shown,) = re.findall(r"^```json\n(.*?)^```$", GRPC, re.MULTILINE | re.DOTALL)
+    error = json.loads(shown)
+    assert error["code"] in CODES
+    assert error.keys() == {"code", "message", "details"}
 
 
-def section(heading: str) -> str:
-    """What is under a heading of the page."""
-    return re.split(r"^#", ENVELOPES.split(f"# {heading}\n")[1], flags=re.MULTILINE)[0]
+def test_reasons_have_the_statuses_that_the_page_says() -> None:
+    rows = dict(re.findall(r"^\| `(\w+)` \| (\w+) \|", section("Ended early", GRPC), re.MULTILINE))
+    others = {"client_cancelled", "client_disconnected", "slow_consumer", "credit_exceeded"}
+    assert rows == {reason: code for reason, (code, _) in REASONS.items() if reason not in others}
+
+
+def test_sizes_are_those_of_the_code() -> None:
+    page = " ".join(GRPC.split())
+    assert f"{STREAM_WINDOW // 1024} KiB a stream and {CONNECTION_WINDOW // 1024**2} MiB a connection" in page
+    assert f"At most {MAX_METADATA} headers and {MAX_METADATA_BYTES // 1024} KiB" in page
+    assert f"| headers of a request | {MAX_METADATA}, {MAX_METADATA_BYTES // 1024} KiB |" in page
+    assert f"more than {MAX_METADATA} entries or {MAX_SENT // 1024} KiB" in page
+    assert f"cut to {MAX_STATUS_MESSAGE:,} bytes" in page
+    assert f"It has at most {MAX_DETAILS // 1024} KiB" in page
+    assert f"| a header block of HTTP/2 | {HEADER_BYTES // 1024} KiB |" in page
+    assert f"| `last-event-id` | {MAX_ID} bytes |" in page
+    assert f"Frames have at most {MAX_FRAME // 1024} KiB" in page
+    assert f"after {HEAD_SECONDS * 1000:g} ms without one" in page
+    assert f"optional string {EVENT_ID} = {EVENT_ID_NUMBER}" in page
+
+
+def write(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)

@@ -7,33 +7,29 @@ import enum
 import inspect
 import itertools
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
-from google.protobuf.message import DecodeError
 from msgspec import inspect as shapes
 
-from raffel_core.errors import RaffelError
 from raffel_core.protobuf import wire
-from raffel_core.protobuf.descriptor import field_name, message_class, oneof_name
+from raffel_core.protobuf.descriptor import field_name, oneof_name
 from raffel_core.protobuf.messages import Enum, Field, Member, Message, Part
-from raffel_core.protobuf.names import identifier
-from raffel_core.protobuf.tree import ABSENT, finite_tree, member_tree, members_of, message_tree
+from raffel_core.protobuf.tree import ABSENT, Parse, finite_tree, judge_of, members_of
 from raffel_core.schema import Schema
 from raffel_core.schema.check import bare, class_of, walk
 
 Decoder = Callable[[bytes], Any]
-Params = Callable[[bytes], Mapping[str, str]]
 
 
-def compile_decoder(root: Part, schema: Schema[Any], params: Sequence[str] = ()) -> Decoder:
+def compile_decoder(root: Part, schema: Schema[Any], parse: Parse, params: Sequence[str] = ()) -> Decoder:
     """A function that reads a message as a value of the schema, checked whole.
 
-    PARSE_ERROR: the bytes are no such message. VALIDATION_ERROR: it does not fit, in the words of the schema.
+    `parse` is of the class that `message_class` makes. PARSE_ERROR: the bytes are no such message. VALIDATION_ERROR: it
+    does not fit, in the words of the schema.
     """
-    made = message_class(root)
-    judge = _judge(root, schema, made, params)
+    judge = judge_of(root, schema, parse, params)
     message = root.proto
     if not isinstance(message, Message) or (message.shape is None and message.others):
         return judge  # where a value is of any fields, parameters may be some of them
@@ -46,89 +42,12 @@ def compile_decoder(root: Part, schema: Schema[Any], params: Sequence[str] = ())
         lines += [f"value = {value}", f"if {source.constant(schema.fits)}(value):", "    return value"]
     else:
         lines.append(f"return {value}")
-    lines = ["try:", f"    m = {source.constant(made.FromString)}(data)", *_indented(lines)]
+    lines = ["try:", f"    m = {source.constant(parse)}(data)", *_indented(lines)]
     # Whatever it was, the judge can say it: a __post_init__ may raise anything.
     lines += ["except Exception:", "    pass", f"return {source.constant(judge)}(data)"]
     source.lines += ["def decode(data):", *_indented(lines)]
     exec("\n".join(source.lines), source.names)
     return typing.cast("Decoder", source.names["decode"])
-
-
-def _judge(root: Part, schema: Schema[Any], made: Any, params: Sequence[str]) -> Decoder:
-    """The slow way, which knows all types: the message's JSON, and the schema's word about it."""
-    message = root.proto
-    named = root.signature
-    read = _params(root, params)
-
-    def judge(data: bytes) -> Any:
-        try:
-            parsed = made.FromString(data)
-        except DecodeError:
-            raise RaffelError("PARSE_ERROR", f"not a message that can be read as {named}") from None
-        if isinstance(message, Message):
-            tree = message_tree(message, parsed)
-        else:
-            tree = finite_tree(parsed, "") if parsed.WhichOneof("kind") else ABSENT
-        if tree is ABSENT:
-            tree = {}  # as an empty body is on the other protocols
-        if schema.any and not params:
-            return tree
-        return schema.decode(msgspec.json.encode(tree), read(parsed) if params else None)
-
-    return judge
-
-
-# Parameters
-
-
-def compile_params(root: Part, params: Sequence[str]) -> Params:
-    """A function that reads the parameters in a message, as strings; {} for bytes that are no message."""
-    parse = message_class(root).FromString
-    read = _params(root, params)
-
-    def params_of(data: bytes) -> Mapping[str, str]:
-        try:
-            return read(parse(data))
-        except DecodeError:
-            return {}
-
-    return params_of
-
-
-def _params(root: Part, params: Sequence[str]) -> Callable[[Any], dict[str, str]]:
-    message = root.proto
-    if not isinstance(message, Message):
-        return lambda parsed: {}
-    members = {member.given.encode_name: member for member in message.members if message.shape is not None}
-    others = {field.name: field for field in message.others}
-
-    def read(parsed: Any) -> dict[str, str]:
-        found: dict[str, str] = {}
-        for name in params:
-            text = _text_of(members.get(name) or others[identifier(name)], parsed)
-            if text is not None:
-                found[name] = text
-        return found
-
-    return read
-
-
-def _text_of(one: Member | Field, parsed: Any) -> str | None:
-    """A parameter as a path has it; None where it is left out, or no value of its type."""
-    if isinstance(one, Field):
-        given = one.label != "optional" or parsed.HasField(field_name(one))
-        return getattr(parsed, field_name(one)) if given else None
-    try:
-        value = msgspec.to_builtins(member_tree(one, parsed, ""))
-    except RaffelError:
-        return None
-    return None if value is None or value is ABSENT else _text(value)
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, list):
-        return "/".join(map(_text, value))
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
 # Constructors

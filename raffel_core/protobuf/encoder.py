@@ -128,8 +128,10 @@ class _Source:
 
     def _member(self, member: Member, value: str, may_be_unset: bool) -> tuple[list[str], list[_Piece]]:
         """The statements before the sum, and the terms in it."""
-        absent = [f"{{0}} is {name}" for name, may in (("None", member.nullable), ("UNSET", may_be_unset)) if may]
         field = member.fields[0]
+        # Where its absence would mean something else, null is said, if it can be.
+        left_out = member.absent_is_none if field.part.proto == VALUE else member.nullable
+        absent = [f"{{0}} is {name}" for name, may in (("None", left_out), ("UNSET", may_be_unset)) if may]
         match field.label:
             case "oneof":
                 return self._oneof(member, value, absent)
@@ -137,8 +139,6 @@ class _Source:
                 return self._whole(value, lambda v: self._list(field, v))
             case "map":
                 return self._whole(value, lambda v: self._map(field, v))
-        if field.part.proto == VALUE and member.nullable and not member.absent_is_none:
-            absent = [test for test in absent if "None" not in test]  # null is said: absent would mean something else
         if not absent:
             return self._field(field, value)
         name = self._variable()
@@ -216,7 +216,9 @@ class _Source:
         return f"{value}.value" if isinstance(part.shape, shapes.EnumType) else value
 
     def _numbers_of(self, enum: Enum, key: bytes = b"") -> str:
-        return self.constant({member: key + wire.varint(number) for _, number, member in enum.values if member})
+        return self.constant(
+            {member: key + wire.varint(number) for _, number, member in enum.values if member is not None}
+        )
 
     def _bytes(self, part: Part, value: str) -> str:
         """The bytes of a value of type LEN."""

@@ -6,9 +6,11 @@ breaks them is what `buf breaking` finds by its rules WIRE_JSON: a field may go,
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -29,6 +31,7 @@ LOCK_NAME = "proto.lock"
 """The file's name, in the project's root."""
 
 VERSION = 1
+_DEPTH = 4
 
 MAX_NUMBER = 2**29 - 1
 """The greatest number of a field; those that are given to enum values stay below it too."""
@@ -226,19 +229,28 @@ class Lock:
 
 
 def write_whole(sources: Mapping[Path, str]) -> None:
-    """Writes files, of which none is ever there in part; where one cannot be written, none is. Raises OSError."""
+    """Writes files, of which none is ever there in part; where one cannot be written, none is.
+
+    Raises OSError with the name of that file.
+    """
     written: dict[Path, Path] = {}
     try:
         for path, source in sources.items():
-            path = Path(os.path.realpath(path))  # what is a link stays one
-            path.parent.mkdir(parents=True, exist_ok=True)
-            beside = written[path] = path.with_name(f".{path.name}.{os.getpid()}")
-            beside.write_text(source, encoding="utf-8", newline="\n")
-        for path, beside in written.items():
-            beside.replace(path)
+            target = Path(os.path.realpath(path))  # what is a link stays one
+            beside = written[target] = target.with_name(f".{target.name}.{os.getpid()}")
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                if target.is_dir():
+                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+                beside.write_text(source, encoding="utf-8", newline="\n")
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, str(path)) from error
+        for target, beside in written.items():
+            beside.replace(target)
     finally:
         for beside in written.values():
-            beside.unlink(missing_ok=True)
+            with suppress(OSError):
+                beside.unlink()
 
 
 # What is in a file of protobuf
@@ -345,7 +357,8 @@ class _Breaks:
         for service, methods in sorted(self._now.services.items()):
             for method, signature in sorted(methods.items()):
                 if origin := self._origins.get(f"{service}.{method}"):
-                    self._places |= dict.fromkeys(_reached([signature], self._now.messages), origin) | self._places
+                    for name in _reached([signature], self._now.messages):
+                        self._places.setdefault(name, origin)
         for name, methods in sorted(self._lock.services.items()):
             yield from self._service(name, methods)
         for kind, locked, present in self._kinds():
@@ -355,7 +368,7 @@ class _Breaks:
         for kind, locked, present in self._kinds():
             for name in sorted(locked.keys() - present.keys() - told):
                 if not all(member.reserved for member in locked[name].values()):
-                    yield self._lock.problem((kind, name, ""), f"the {kind[:-1]} {name} is gone", f"it, {_ACCEPT}")
+                    yield self._problem((kind, name, ""), None, f"the {kind[:-1]} {name} is gone", "it")
 
     def _kinds(self) -> Iterator[tuple[str, Mapping[str, Numbered], Mapping[str, Numbered]]]:
         yield "messages", self._lock.messages, self._now.messages
@@ -365,18 +378,17 @@ class _Breaks:
         present = self._now.services.get(service)
         if present is None:
             self._broken += methods.values()
-            yield self._lock.problem(("services", service, ""), f"the service {service} is gone", f"it, {_ACCEPT}")
+            yield self._problem(("services", service, ""), None, f"the service {service} is gone", "it")
             return
         for method, was in sorted(methods.items()):
-            name, signature = f"{service}.{method}", present.get(method)
+            name, place, signature = f"{service}.{method}", ("services", service, method), present.get(method)
             if signature == was:
                 continue
             self._broken.append(was)
             if signature is None:
-                yield self._lock.problem(("services", service, method), f"the method {name} is gone", f"it, {_ACCEPT}")
+                yield self._problem(place, None, f"the method {name} is gone", "it")
             else:
-                place = ("services", service, method)
-                yield self._problem(place, self._origins.get(name), f"the method {name} is {signature}", was)
+                yield self._differs(place, self._origins.get(name), f"the method {name} is {signature}", was)
 
     def _members(self, kind: str, name: str, locked: Numbered, present: Numbered) -> Iterator[Problem]:
         """What is wrong with the fields of a message or the values of an enum that is still there."""
@@ -389,16 +401,19 @@ class _Breaks:
                 was = locked[number_was].type
                 if _bare(was) != _bare(member.type):
                     self._broken.append(was)
-                    yield self._problem(place, self._places.get(name), f"{what} is {member.type}", was)
+                    yield self._differs(place, self._places.get(name), f"{what} is {member.type}", was)
                 elif number != number_was:
-                    yield self._problem(place, self._places.get(name), f"{what} is {number}", str(number_was))
+                    yield self._differs(place, self._places.get(name), f"{what} is {number}", str(number_was))
             elif owner is not None and owner.name != member.name:
                 found = f"{what} is {number}, which is the number of {owner.name}"
                 yield self._problem(place, self._places.get(name), found, "another number")
 
+    def _differs(self, place: tuple[str, str, str], origin: Origin | None, found: str, was: str) -> Problem:
+        return self._problem(place, origin, found, f"{was} as in {LOCK_NAME}")
+
     def _problem(self, place: tuple[str, str, str], origin: Origin | None, found: str, expected: str) -> Problem:
         """A problem at its route, or in the lock where that is not known."""
-        expected = f"{expected} as in {LOCK_NAME}, {_ACCEPT}"
+        expected = f"{expected}, {_ACCEPT}"
         if origin is None:
             return self._lock.problem(place, found, expected)
         return origin.problem("handler", found, expected)
@@ -438,18 +453,25 @@ class _Reader:
                 self._refuse(line, "a conflict of versions", "both sides' lines, each number once")
                 return
         try:
-            root = yaml.compose(text, _LOADER)
+            too_deep = _too_deep(text)
+            root = None if too_deep else yaml.compose(text, _LOADER)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             self._refuse(mark.line + 1 if mark else 1, f"no YAML: {error.problem or error.context}", "a lock")
-        except (yaml.YAMLError, RecursionError) as error:
+        except yaml.YAMLError as error:
             self._refuse(1, f"no YAML: {str(error).splitlines()[0]}", "a lock")
         else:
-            if root is not None:
+            if too_deep:
+                self._refuse(too_deep, "a value nested too deep", "kinds, names and numbers")
+            elif root is None:
+                self._refuse(1, "an empty file", "a lock, or no file")
+            else:
                 self._read_root(root)
 
     def _read_root(self, root: yaml.Node) -> None:
         entries = {key: (line, node) for key, line, node in self._entries(root, "the lock")}
+        if self.problems:
+            return
         line, version = entries.pop("version", (1, None))
         if not isinstance(version, yaml.ScalarNode) or version.value != str(VERSION):
             found = "no version" if version is None else f"version {_written(version)}"
@@ -526,17 +548,26 @@ class _Reader:
             if not isinstance(key, yaml.ScalarNode):
                 self._refuse(line, f"{_written(key)} as a key of {what}", "a name or a number")
             elif key.value in seen:
-                self._refuse(
-                    line,
-                    f"{key.value} twice in {what}",
-                    "each once; of two new ones the later is given the next number",
-                )
+                self._refuse(line, f"{key.value} twice in {what}", "each key once")
             else:
                 seen.add(key.value)
                 yield key.value, line, value
 
     def _refuse(self, line: int, found: str, expected: str) -> None:
         self.problems.append(Problem(self._file, line, found, expected))
+
+
+def _too_deep(text: str) -> int:
+    """The line where values are nested deeper than in any lock, or 0: to compose them overflows libyaml's stack."""
+    depth = 0
+    for event in yaml.parse(text, _LOADER):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > _DEPTH:
+                return event.start_mark.line + 1 if event.start_mark else 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+    return 0
 
 
 def _member(node: yaml.Node, form: re.Pattern[str]) -> Member | None:

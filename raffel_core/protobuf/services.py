@@ -13,23 +13,22 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto, ServiceDescripto
 from msgspec import inspect as shapes
 
 from raffel_core.errors import Problem
-from raffel_core.protobuf.decoder import compile_decoder, compile_params
-from raffel_core.protobuf.descriptor import file_of
+from raffel_core.protobuf.decoder import compile_decoder
+from raffel_core.protobuf.descriptor import file_of, message_class
 from raffel_core.protobuf.encoder import compile_encoder, tag_event_id
+from raffel_core.protobuf.mapping import ROUTE_FILES, Messages, Numbering
 from raffel_core.protobuf.messages import (
     EVENT_ID,
     EVENT_ID_NUMBER,
-    ROUTE_FILES,
     Definition,
     Field,
     Message,
-    Messages,
-    Numbering,
     Part,
     reached,
 )
 from raffel_core.protobuf.method import Method
 from raffel_core.protobuf.names import Place, identifier, place_of, qualified
+from raffel_core.protobuf.tree import params_reader
 from raffel_core.route import Route
 from raffel_core.schema import Schema
 from raffel_core.schema.typed import TypedSchema
@@ -43,7 +42,7 @@ _ANY = shapes.AnyType()
 class RouteMethod(Method):
     """A method whose converters are compiled when they are asked for."""
 
-    __slots__ = ("clash", "definitions", "names", "place", "roots", "symbols")
+    __slots__ = ("clash", "definitions", "names", "parse", "place", "roots", "symbols")
 
     def __init__(self, place: Place, route: Route, request: Part, response: Part, names: Sequence[str]) -> None:
         self.path = place.path
@@ -61,8 +60,9 @@ class RouteMethod(Method):
         for one in self.definitions:
             for name in one.symbols:
                 full = qualified(place.package, name)
-                if self.symbols.setdefault(full, one) is not one:
-                    self.clash = f"{_described(full, one)} and {_described(full, self.symbols[full])}"
+                other = self.symbols.setdefault(full, one)
+                if not _is_same(one, other):
+                    self.clash = f"{_described(full, one)} and {_described(full, other)}"
         self.tag_event_id = tag_event_id if _is_tagged(response) else None
         if not names:
             self.params = None
@@ -78,9 +78,10 @@ class RouteMethod(Method):
 
 
 _LAZY: Mapping[str, Callable[[RouteMethod], Any]] = {
-    "decode": lambda method: compile_decoder(method.roots[0], method.route.input, method.names),
+    "parse": lambda method: message_class(method.roots[0]).FromString,
+    "decode": lambda method: compile_decoder(method.roots[0], method.route.input, method.parse, method.names),
     "encode": lambda method: compile_encoder(method.roots[1], _as_json(method.route.output)),
-    "params": lambda method: compile_params(method.roots[0], method.names),
+    "params": lambda method: params_reader(method.roots[0], method.parse, method.names),
     "request": lambda method: _fingerprint(method.roots[0]),
     "response": lambda method: _fingerprint(method.roots[1]),
 }

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
+from google.protobuf.message import DecodeError
 from msgspec import inspect as shapes
 
+from raffel_core.errors import RaffelError
 from raffel_core.protobuf import wire
 from raffel_core.protobuf.descriptor import field_name, oneof_name
 from raffel_core.protobuf.fault import value_faults
 from raffel_core.protobuf.messages import Enum, Field, Member, Message, Part
+from raffel_core.protobuf.names import identifier
 from raffel_core.protobuf.value import value_tree
+from raffel_core.schema import Schema
 from raffel_core.schema.invalid import INPUT, Fault, invalid
+
+Parse = Callable[[bytes], Any]
+Params = Callable[[bytes], Mapping[str, str]]
 
 ABSENT: Any = msgspec.UNSET
 """Stands for what is not in a message."""
@@ -138,3 +145,82 @@ def members_of(enum: Enum) -> dict[int, Any]:
 
 def _below(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
+
+
+# What a schema says of it
+
+
+def judge_of(root: Part, schema: Schema[Any], parse: Parse, params: Sequence[str]) -> Callable[[bytes], Any]:
+    """The slow way to read a message, which knows all types: its JSON, and the schema's word about it."""
+    message = root.proto
+    named = root.signature
+    read = _params(root, params)
+
+    def judge(data: bytes) -> Any:
+        try:
+            parsed = parse(data)
+        except DecodeError:
+            raise RaffelError("PARSE_ERROR", f"not a message that can be read as {named}") from None
+        if isinstance(message, Message):
+            tree = message_tree(message, parsed)
+        else:
+            tree = finite_tree(parsed, "") if parsed.WhichOneof("kind") else ABSENT
+        if tree is ABSENT:
+            tree = {}  # as an empty body is on the other protocols
+        if schema.any and not params:
+            return tree
+        return schema.decode(msgspec.json.encode(tree), read(parsed) if params else None)
+
+    return judge
+
+
+# Parameters
+
+
+def params_reader(root: Part, parse: Parse, params: Sequence[str]) -> Params:
+    """A function that reads the parameters in a message, as strings; {} for bytes that are no message."""
+    read = _params(root, params)
+
+    def params_of(data: bytes) -> Mapping[str, str]:
+        try:
+            return read(parse(data))
+        except DecodeError:
+            return {}
+
+    return params_of
+
+
+def _params(root: Part, params: Sequence[str]) -> Callable[[Any], dict[str, str]]:
+    message = root.proto
+    if not isinstance(message, Message):
+        return lambda parsed: {}
+    members = {member.given.encode_name: member for member in message.members if message.shape is not None}
+    others = {field.name: field for field in message.others}
+
+    def read(parsed: Any) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for name in params:
+            text = _text_of(members.get(name) or others[identifier(name)], parsed)
+            if text is not None:
+                found[name] = text
+        return found
+
+    return read
+
+
+def _text_of(one: Member | Field, parsed: Any) -> str | None:
+    """A parameter as a path has it; None where it is left out, or no value of its type."""
+    if isinstance(one, Field):
+        given = one.label != "optional" or parsed.HasField(field_name(one))
+        return getattr(parsed, field_name(one)) if given else None
+    try:
+        value = msgspec.to_builtins(member_tree(one, parsed, ""))
+    except RaffelError:
+        return None
+    return None if value is None or value is ABSENT else _text(value)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return "/".join(map(_text, value))
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()

@@ -57,7 +57,7 @@ def _fields(value: Any) -> bytes:
 
 def _number(value: Any) -> float:
     number = float(value)
-    if not math.isfinite(number) or (not -_EXACT <= number <= _EXACT and number != value):
+    if not math.isfinite(number) or (not -_EXACT <= value <= _EXACT and number != value):
         raise OverflowError("no double, or none that is finite")
     return number
 

@@ -208,7 +208,8 @@ class GrpcConnection(MultiplexedConnection):
 
     def share(self, queue: Queue) -> int:
         share = super().share(queue)
-        window = queue.window if isinstance(queue, StreamQueue) else share
+        # All may push in the same turn, before anything of it has been taken from the connection's window.
+        window = queue.window // max(1, len(self._calls)) if isinstance(queue, StreamQueue) else share
         return share if share <= window else max(window, _LEAST_SHARE)
 
     async def room_for(self, queue: Queue) -> None:

@@ -341,10 +341,10 @@ class GrpcCall:
         """The last header block; metadata that cannot be sent make an error of any end."""
         initial, trailing = self.session.ctx.sent_metadata
         try:
+            if initial:
+                self._begin_answer()  # in a head that is the trailers too, nobody could tell the one from the other
             block = OK if outcome.error is None and not trailing else end_block(outcome.error, trailing)
-            if not self._begun:
-                block = self._head(initial) + block
-            return block
+            return block if self._begun else self._head(None) + block
         except RaffelError as problem:
             return end_block(problem) if self._begun else HEAD + end_block(problem)
 

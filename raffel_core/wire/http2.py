@@ -287,9 +287,10 @@ class Http2:
 
     def _complete(self) -> bool:
         """Whether what is kept holds a whole frame, so that one that comes byte by byte is looked at once."""
-        if not self._started:
+        length = int.from_bytes(self._buffer[:3]) if len(self._buffer) >= 3 else 0
+        if not self._started or length > MAX_FRAME:
             return True
-        return len(self._buffer) >= 9 and len(self._buffer) >= 9 + int.from_bytes(self._buffer[:3])
+        return len(self._buffer) >= 9 + length
 
     def _read(self, data: bytes, events: list[Event]) -> int:
         """Reads all whole frames; returns where the rest begins."""

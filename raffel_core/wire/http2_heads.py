@@ -16,6 +16,7 @@ HEADER_BYTES = 16_384
 
 _HEADS = 64
 _FREE_FIELDS = 32
+_FREE_BYTES = 4096
 _TABLE_BYTES = 4096
 
 _PSEUDO = frozenset({b":method", b":path", b":scheme", b":authority"})
@@ -70,7 +71,7 @@ class HeadReader:
             raise ConnectionFault(Code.ENHANCE_YOUR_CALM, found) from None
         except (HPACKError, IndexError, ValueError):  # what the decoder raises on some broken blocks
             raise ConnectionFault(Code.COMPRESSION_ERROR, "found a header block that cannot be decoded") from None
-        self.cost = max(0, len(fields) - _FREE_FIELDS) / 16
+        self.cost = max(0, len(fields) - _FREE_FIELDS) / 16 + max(0, len(block) - _FREE_BYTES) / 1024
         entries = self._decoder.header_table.dynamic_entries
         newest = entries[0] if entries else None
         repeatable = newest is self._newest and len(entries) == self._entries

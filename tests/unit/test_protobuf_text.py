@@ -217,7 +217,9 @@ def test_a_type_named_as_a_word_of_the_language_is_named_from_the_root(tmp_path:
 
 
 def test_a_message_may_have_the_name_of_a_method(tmp_path: Path) -> None:
-    source = PLAIN.replace("rpc Set", "rpc Time").replace("(Time)", "(.Time)").replace("(stream Time)", "(stream .Time)")
+    source = (
+        PLAIN.replace("rpc Set", "rpc Time").replace("(Time)", "(.Time)").replace("(stream Time)", "(stream .Time)")
+    )
     assert proto_source(compiled(tmp_path, source)) == source
 
 

@@ -227,6 +227,13 @@ def test_an_honest_client_that_cancels_every_tenth_call_is_never_told_to_calm_do
     assert peer.http2.ended is None and peer.http2.streams == {}
 
 
+@pytest.mark.parametrize("most", [100, 1000])
+def test_a_client_that_opens_at_once_all_streams_that_it_may_is_never_told_to_calm_down(most: int) -> None:
+    peer = Peer(most)
+    peer.say(b"".join(headers(id) for id in range(1, 2 * most, 2)))
+    assert peer.http2.ended is None and len(peer.http2.streams) == most
+
+
 def test_a_client_whose_uploads_are_cut_short_is_never_told_to_calm_down() -> None:
     """What it had on the way when its stream was reset is a race, of a whole window in small frames."""
     peer = Peer()

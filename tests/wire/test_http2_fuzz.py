@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Iterator
 
+import pytest
 from hpack import Encoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -46,7 +47,7 @@ def session(chance: random.Random) -> list[bytes]:
     """The frames of a client that does everything there is, and nothing wrong."""
     encoder = Encoder()
     said = [settings_frame((4, chance.choice([0, 100, 65_535])), (1, 4096))]
-    for id in range(1, 1 + 2 * chance.randrange(1, 4), 2):
+    for id in range(1, 1 + 2 * chance.randrange(1, 3), 2):
         fields = [*POST, (b"te", b"trailers"), (b"x-%d" % chance.randrange(3), b"v" * chance.randrange(40))]
         block = encoder.encode(fields, huffman=chance.random() < 0.5)
         match chance.randrange(4):
@@ -152,10 +153,11 @@ def types(written: bytes) -> list[int]:
     return found
 
 
-def test_any_bytes_give_events_or_goaway() -> None:
-    chance = random.Random(9113)
+@pytest.mark.parametrize("seed", range(5))
+def test_any_bytes_give_events_or_goaway(seed: int) -> None:
+    chance = random.Random(seed)
     kinds: Counter[str] = Counter()
-    for _ in range(100_000):
+    for _ in range(20_000):
         out: list[bytes] = []
         http2 = Http2(2, lambda method, path, fields: fields, out)
         if chance.random() < 0.98:

@@ -338,7 +338,10 @@ def test_a_stream_ends_and_is_reset_once() -> None:
 @pytest.mark.parametrize("most", [1, 100, 1000])
 def test_late_trailers_find_their_stream_reset_however_many_there_were(most: int) -> None:
     peer = Peer(most)
-    streams = [peer.open(id) for id in range(1, 2 * most, 2)]
+    streams = []
+    for id in range(1, 2 * most, 2):
+        peer.now += 1
+        streams.append(peer.open(id))
     for stream in streams:
         peer.http2.reset(stream, Code.CANCEL)
     peer.heard()
