@@ -40,6 +40,7 @@ _LEAST_SHARE = 4096
 class Request(NamedTuple):
     """What the head of a gRPC request says."""
 
+    path: str
     metadata: Mapping[str, str]
     timeout: float | None
     encoding: str | None
@@ -175,7 +176,7 @@ class GrpcConnection(MultiplexedConnection):
         self.wake_at(self._due)
 
     def _on_event(self, event: Event) -> None:
-        kind, stream, data, end = event
+        kind, stream, data, end = event.kind, event.stream, event.data, event.end
         if kind is Report.WINDOW:
             self._on_window(stream)
         elif stream is None:
@@ -274,15 +275,14 @@ class GrpcConnection(MultiplexedConnection):
     # Calls
 
     def _open(self, stream: Stream, *, end: bool) -> None:
-        head = stream.head
-        request: Request | None = head.read
+        request: Request | None = stream.head.read
         if request is None:
             self._answer_http(stream)
             return
         try:
             if request.problem is not None:
                 raise request.problem
-            method = self._grpc.find(head.path.decode("utf-8", "replace"))
+            method = self._grpc.find(request.path)
             self._admit(method)
             call = self._call(stream, method, request)
         except RaffelError as problem:
@@ -311,7 +311,10 @@ class GrpcConnection(MultiplexedConnection):
             metadata=request.metadata,
             last_event_id=request.last_event_id,
         )
-        return GrpcCall(self, stream, method, ctx, request.encoding)
+        queue = StreamQueue(self.http2, stream, method.route.meta.priority, self.starved)
+        call = GrpcCall(self, stream, method, queue, compressed=request.encoding == "gzip")
+        call.open(ctx)
+        return call
 
     def run(self, call: GrpcCall) -> None:
         """Has a call's handler run in a task of its own."""
@@ -374,6 +377,6 @@ def _read_request(method: bytes, path: bytes, headers: HeaderList) -> Request | 
         if encoding is not None and encoding not in ENCODINGS:
             raise RaffelError("UNIMPLEMENTED", f"grpc-encoding: found {encoding[:40]!r}, expected identity or gzip")
         seconds = None if timeout is None else timeout_seconds(timeout)
-        return Request(MappingProxyType(metadata), seconds, encoding, last, None)
+        return Request(path.decode("utf-8", "replace"), MappingProxyType(metadata), seconds, encoding, last, None)
     except RaffelError as problem:
-        return Request({}, None, None, None, problem)
+        return Request("", {}, None, None, None, problem)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -46,71 +46,51 @@ PREFIX = 5
 _UNREAD = msgspec.DecodeError, RecursionError
 
 
-class GrpcCall:
+class GrpcCall(msgspec.Struct, eq=False):
     """One call: its stream, its session, its request and its queue."""
 
-    __slots__ = (
-        "_answered",
-        "_begun",
-        "_compressed",
-        "_due",
-        "_head_at",
-        "_message",
-        "_messages",
-        "_moved_at",
-        "_problem",
-        "_progress",
-        "_read_at",
-        "_reader",
-        "_sent",
-        "_started",
-        "_waiter",
-        "connection",
-        "credit",
-        "inbound",
-        "method",
-        "queue",
-        "session",
-        "stream",
-    )
-
     connection: GrpcConnection
-    session: Session
+    stream: Stream
+    method: Method
+    queue: StreamQueue
+    compressed: bool
+    """Whether its client compresses; it is answered alike."""
+    credit: int | None = None
+    """HTTP/2 has windows instead."""
+    inbound: Chunks | None = None
+    """What comes for a handler that reads."""
+    message: bytes = b""
+    """The request, where it is one message."""
+    session: Session = cast("Session", None)
+    """Made by `open`, before anybody else sees the call."""
+    _reader: MessageReader | None = None
+    """Made when the request is not one message in one frame, as most are."""
+    _messages: list[bytes] = []
+    _problem: RaffelError | None = None
+    """What is wrong with the request."""
+    _started: bool = False
+    _begun: bool = False
+    """Whether the answer has its head."""
+    _answered: bool = False
+    _due: float = NEVER
+    """When the request must be complete."""
+    _head_at: float = NEVER
+    """When the head goes out by itself."""
+    _moved_at: float = 0.0
+    _sent: int = -1
+    _progress: tuple[int, int] = (-1, -1)
+    _read_at: float = 0.0
+    _waiter: asyncio.Future[None] | None = None
 
-    def __init__(
-        self, connection: GrpcConnection, stream: Stream, method: Method, ctx: Context, encoding: str | None
-    ) -> None:
-        route = method.route
-        self.connection = connection
-        self.stream = stream
-        self.method = method
-        self.queue = StreamQueue(connection.http2, stream, route.meta.priority, connection.starved)
-        self.credit: int | None = None  # HTTP/2 has windows instead
-        self._reader: MessageReader | None = None
-        """Made when the request is not one message in one frame, as most are."""
-        self._compressed = encoding == "gzip"  # a client that compresses is answered alike
-        self._messages: list[bytes] = []
-        self._message = b""
-        """The request, where it is one message."""
-        self._problem: RaffelError | None = None
-        """What is wrong with the request."""
-        self.inbound: Chunks | None = None
+    def open(self, ctx: Context) -> None:
+        """Makes the session."""
+        route = self.method.route
         if route.kind.reads:
-            limits = connection.hub.config.limits
+            limits = self.connection.hub.config.limits
             mark = route.meta.high_water_mark or limits.high_water_mark
-            self.inbound = Chunks(self._splitter(), method.decode, mark)
+            self.inbound = Chunks(self._splitter(), self.method.decode, mark)
             self.inbound.on_read = self._give_back
         self.session = Session(route, ctx, self._decode, inbound=self.inbound)
-        self._started = False
-        self._begun = False
-        """Whether the answer has its head."""
-        self._answered = False
-        self._due = self._head_at = NEVER
-        self._moved_at = 0.0
-        self._sent = -1
-        self._progress = (-1, -1)
-        self._read_at = 0.0
-        self._waiter: asyncio.Future[None] | None = None
 
     # The request
 
@@ -147,11 +127,11 @@ class GrpcCall:
         """Takes in bytes of a request that is one message."""
         size = len(data) - PREFIX
         if end and self._reader is None and size >= 0 and data.startswith(prefix(size)) and size <= self._limit:
-            self._message = data[PREFIX:]
+            self.message = data[PREFIX:]
         else:
             self._put_together(data, end=end)
         if end and self.method.params is not None:
-            self.session.ctx.params = self.method.params(self._message)
+            self.session.ctx.params = self.method.params(self.message)
 
     def _put_together(self, data: bytes, *, end: bool) -> None:
         reader = self._splitter()
@@ -162,11 +142,11 @@ class GrpcCall:
             reader.end()
             if not self._messages:
                 raise RaffelError("INVALID_ARGUMENT", "found no message, expected one")
-            (self._message,) = self._messages
+            (self.message,) = self._messages
 
     def _splitter(self) -> MessageReader:
         if self._reader is None:
-            self._reader = MessageReader(self._limit, "gzip" if self._compressed else None)
+            self._reader = MessageReader(self._limit, "gzip" if self.compressed else None)
         return self._reader
 
     @property
@@ -206,8 +186,8 @@ class GrpcCall:
         if self.inbound is not None:
             return {}  # no message but the items themselves
         if route is self.method.route:
-            return self.method.decode(self._message)
-        return self._decode_anew(route, self._message)
+            return self.method.decode(self.message)
+        return self._decode_anew(route, self.message)
 
     def _decode_anew(self, route: Route, message: bytes) -> Any:
         """The input for the same call on new code, where its client would notice no change of the messages."""
@@ -238,13 +218,13 @@ class GrpcCall:
     def _codec(self) -> tuple[Callable[[Any], bytes], Callable[[int], bytes]]:
         """How an item is encoded, and what comes before it."""
         encode = self.method.encode
-        write = compressed_prefix if self._compressed else prefix
+        write = compressed_prefix if self.compressed else prefix
 
         def head(size: int) -> bytes:
             self._begin_answer()
             return write(size)
 
-        return (lambda item: gzipped(encode(item))) if self._compressed else encode, head
+        return (lambda item: gzipped(encode(item))) if self.compressed else encode, head
 
     def _push_other(self, queue: Queue, item: Any) -> int:
         """Pushes any other item: one with an id, of another type, or one that is not what the route promises."""
@@ -260,9 +240,9 @@ class GrpcCall:
 
     def _push(self, queue: Queue, data: bytes) -> int:
         self._begin_answer()
-        if self._compressed:
+        if self.compressed:
             data = gzipped(data)
-        queue.parts += ((compressed_prefix if self._compressed else prefix)(len(data)), data, b"")
+        queue.parts += ((compressed_prefix if self.compressed else prefix)(len(data)), data, b"")
         return PREFIX + len(data)
 
     def _encoded(self, item: Any) -> bytes:
@@ -310,7 +290,7 @@ class GrpcCall:
             self._begun = True
 
     def _head(self, initial: Mapping[str, str | bytes] | None) -> bytes:
-        head = _GZIP_HEAD if self._compressed else HEAD
+        head = _GZIP_HEAD if self.compressed else HEAD
         return head if not initial else head + header_block(metadata_headers(initial))
 
     def answer(self, outcome: Outcome) -> None:
@@ -335,7 +315,7 @@ class GrpcCall:
         if self._problem is None and (self._reader is None or not self._reader.failed):
             self.connection.http2.earn(4)
         else:
-            self.connection.http2.charge(8 if self._compressed else 1)
+            self.connection.http2.charge(8 if self.compressed else 1)
 
     def _end(self, outcome: Outcome) -> bytes:
         """The last header block; metadata that cannot be sent make an error of any end."""

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from raffel_core.wire.http2_frames import (
     ACK,
@@ -78,7 +79,9 @@ class Kind(Enum):
     PONG = "the peer has answered a ping"
 
 
-class Event(NamedTuple):
+class Event(Struct, frozen=True):
+    """What has come. (Of the ways to write a record down, a Struct is made three times as fast as the next.)"""
+
     kind: Kind
     stream: Stream | None
     data: bytes = b""

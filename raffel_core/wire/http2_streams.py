@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any, NamedTuple
 
+from msgspec import Struct
+
 from raffel_core.wire.http2_frames import DATA, HEADERS, RST_STREAM, WINDOW_UPDATE, Code
 
 STREAM_WINDOW = 256 * 1024
@@ -66,27 +68,24 @@ class Head(NamedTuple):
     """What `read_head` made of it. Heads that repeat themselves are read once."""
 
 
-class Stream:
+class Stream(Struct, eq=False):
     """A stream that is open: from its peer's HEADERS until both sides have ended, or one has reset it."""
 
-    __slots__ = ("call", "expected", "head", "id", "outstanding", "receivable", "state", "unread", "window")
-
-    def __init__(self, id: int, head: Head, state: State, window: int, expected: int | None) -> None:
-        self.id = id
-        self.head = head
-        self.state = state
-        self.window = window
-        """How many bytes may be sent on it."""
-        self.outstanding = 0
-        """How many bytes have been sent that its peer has not given back."""
-        self.receivable = STREAM_WINDOW
-        """How many bytes its peer may still send."""
-        self.unread = 0
-        """How many bytes have been read and not been given back."""
-        self.expected = expected
-        """How many bytes of its body are to come, where content-length says that."""
-        self.call: Any = None
-        """What its owner keeps of it."""
+    id: int
+    head: Head
+    state: State
+    window: int
+    """How many bytes may be sent on it."""
+    expected: int | None
+    """How many bytes of its body are to come, where content-length says that."""
+    outstanding: int = 0
+    """How many bytes have been sent that its peer has not given back."""
+    receivable: int = STREAM_WINDOW
+    """How many bytes its peer may still send."""
+    unread: int = 0
+    """How many bytes have been read and not been given back."""
+    call: Any = None
+    """What its owner keeps of it."""
 
 
 class ConnectionFault(Exception):

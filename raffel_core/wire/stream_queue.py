@@ -16,7 +16,9 @@ class StreamQueue(Queue):
     __slots__ = ("_at", "_data", "_http2", "_trailers", "blocked", "head", "sent", "starved", "stream")
 
     def __init__(self, http2: Http2, stream: Stream, priority: int, starved: set[StreamQueue]) -> None:
-        super().__init__(priority)
+        self.parts = []  # what `Queue` has, without a further call
+        self.priority = priority
+        self.listed = False
         self.stream = stream
         self.starved = starved
         self.head = b""

@@ -138,7 +138,7 @@ async def test_a_client_that_closes_its_channel_ends_all_its_calls(client, watch
     await eventually(lambda: len(watched.steps) == 8)
     reasons = {step for step in watched.steps if isinstance(step, str)}
     assert reasons <= {"client_cancelled", "client_disconnected"}
-    assert len(calls) == 4
+    del calls  # only now: grpcio cancels a call that nobody holds
 
 
 async def test_thousands_of_cancelled_calls_leave_nothing(build, connect, watched, eventually):

@@ -99,13 +99,12 @@ async def test_the_smaller_deadline_counts(serve_and_connect, eventually):
     assert patient.remaining[0] <= 0.2
 
 
-async def test_without_a_deadline_there_is_none(serve_and_connect):
+async def test_without_a_deadline_there_is_none(serve_and_connect, eventually):
     patient = Patient()
     client = await serve_and_connect(patient.add)
     wait = client["/Wait/Server"]
     call = wait(wait.request(), timeout=None)
     assert (await call.read()).value == 1
-    while not patient.remaining:
-        await asyncio.sleep(0.001)
+    await eventually(lambda: patient.remaining)
     assert patient.remaining == [None]
     call.cancel()

@@ -27,6 +27,7 @@ from .raw import (
     HEADERS,
     INITIAL_WINDOW_SIZE,
     OK,
+    RESOURCE_EXHAUSTED,
     Answer,
     Raw,
     blob,
@@ -1048,3 +1049,69 @@ async def test_a_client_that_cancels_while_its_handler_waits_for_items_is_notice
     await client.send(reset(1))
     await asyncio.wait_for(reader.ended.wait(), PATIENCE)
     assert reader.reason == "client_cancelled"
+
+
+# Handlers that read nothing, and a connection whose window they use up
+
+
+CONNECTION_WINDOW = 2 * MIB
+"""What a client may send on a connection before it is read."""
+
+
+async def used_up(client: Raw, server: Server) -> list[int]:
+    """Streams that use up the window of the connection, and whose handlers read nothing."""
+    streams = list(range(1, 2 * CONNECTION_WINDOW // STREAM_WINDOW, 2))
+    await client.send(*(head(id, "/Root/Reader") + data(id, b"".join(numbered(0, 2300))) for id in streams))
+    await client.synchronise()
+    left = client.settings[INITIAL_WINDOW_SIZE] - 2300 * 107
+    room = 65_535 + client.updates[0] - len(streams) * 2300 * 107
+    for id in streams:
+        piece = min(left, room)
+        room -= piece
+        await client.send(data(id, b"\0\0\1\0\0".ljust(piece, b"x")) if piece > 4 else b"")
+    await client.synchronise()
+    assert room <= 4
+    assert len(server._hub.sessions) == len(streams)
+    return streams
+
+
+async def test_handlers_that_read_nothing_lose_their_streams_when_they_hold_up_the_others(build, opened, caplog):
+    server, reader = reading(build, limits={"stall_seconds": 0.3})
+    await server.start()
+    client = await opened(server)
+    await client.synchronise()
+    streams = await used_up(client, server)
+    before = client.updates[0]
+    answers = [await client.answer(id) for id in streams[:1]]
+    assert [answer.status for answer in answers] == [RESOURCE_EXHAUSTED]
+    assert reader.reason == "handler_stalled"
+    await client.until(lambda: client.updates[0] > before)
+    await client.send(call(99, "/Root/Echo", blob(b"x")))
+    assert (await client.answer(99)).messages == [blob(b"x")]
+    assert client.goaway is None
+
+
+async def test_a_handler_that_reads_nothing_and_holds_up_nobody_keeps_its_stream(build, opened):
+    server, reader = reading(build, limits={"stall_seconds": 0.2})
+    await server.start()
+    client = await opened(server)
+    await client.send(head(1, "/Root/Reader"), data(1, b"".join(numbered(0, 2300))))
+    await client.send(head(3, "/Root/Reader"), data(3, b"".join(numbered(0, 2300))))
+    await asyncio.sleep(0.7)
+    await client.synchronise()
+    assert not any(answer.over for answer in client.answers.values())
+    reader.go_on.set()
+    await client.send(data(1, end=True), data(3, end=True))
+    assert (await client.answer(1)).status == (await client.answer(3)).status == OK
+
+
+async def test_the_window_of_the_connection_comes_back_as_handlers_read(build, opened):
+    server, reader = reading(build)
+    await server.start()
+    client = await opened(server)
+    await client.synchronise()
+    streams = await used_up(client, server)
+    assert client.updates[0] + 65_535 == CONNECTION_WINDOW
+    reader.go_on.set()
+    await client.until(lambda: client.updates[0] + 65_535 >= CONNECTION_WINDOW * 3 // 2)
+    await client.send(*map(reset, streams))

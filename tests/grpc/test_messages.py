@@ -67,7 +67,7 @@ def sized(request, size: int, *, random: bool = True):
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
-@pytest.mark.parametrize("length", [0, 1, 2, 127, 128, 2047, 2048, 9_000])
+@pytest.mark.parametrize("length", [0, 1, 127, 128, 9_000])
 async def test_bytes_come_back_as_they_were(client, compression, length):
     mirror, value = client["/Root/Mirror"], os.urandom(length)
     assert (await mirror(mirror.request(value=value), compression=compression)).value == value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grpc
 import pytest
 
 from .conftest import failure, items
@@ -255,6 +256,13 @@ async def test_items_of_a_resumable_stream_have_their_ids(started):
     assert [item.number for item in found] == [0, 1, 2, 3, 4]
     ids = [item.raffel_event_id if item.HasField("raffel_event_id") else None for item in found]
     assert ids == ["0", None, "2", None, "4"]
+
+
+async def test_ids_are_in_compressed_items_too(started):
+    client = await started({"steps.stream.py": RESUMABLE})
+    steps = client["/Root/Steps"]
+    found = await items(steps(steps.request(), compression=grpc.Compression.Gzip))
+    assert [(item.number, item.raffel_event_id) for item in found] == [(0, "0"), (1, ""), (2, "2"), (3, ""), (4, "4")]
 
 
 async def test_a_stream_is_resumed_after_the_last_id(started):

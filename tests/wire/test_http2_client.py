@@ -93,7 +93,7 @@ class Pair:
     # On the server's side
 
     def on_event(self, event: Event) -> None:
-        kind, stream, data, end = event
+        kind, stream, data, end = event.kind, event.stream, event.data, event.end
         if kind is Kind.WINDOW:
             for queue in [*self.starved]:
                 if queue.window > 0 and (stream is None or queue.stream is stream):

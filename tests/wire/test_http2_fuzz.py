@@ -126,7 +126,8 @@ def pieces(stream: bytes, chance: random.Random) -> Iterator[bytes]:
 
 def check(http2: Http2, events: list[Event], open_streams: dict[int, bool]) -> None:
     """What holds of events whatever was said. `open_streams` has the ids, and whether their requests have ended."""
-    for kind, stream, _, end in events:
+    for event in events:
+        kind, stream, end = event.kind, event.stream, event.end
         if kind is Kind.OPENED:
             assert stream is not None and stream.id % 2 == 1 and stream.id > max(open_streams, default=0)
             open_streams[stream.id] = end
