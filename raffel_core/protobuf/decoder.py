@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import enum
 import inspect
 import itertools
 import typing
@@ -16,7 +15,7 @@ from msgspec import inspect as shapes
 from raffel_core.protobuf import wire
 from raffel_core.protobuf.descriptor import field_name, oneof_name
 from raffel_core.protobuf.messages import Enum, Field, Member, Message, Part
-from raffel_core.protobuf.tree import ABSENT, Parse, finite_tree, judge_of, members_of
+from raffel_core.protobuf.tree import ABSENT, Parse, finite_tree, judge_of, members_of, timestamp_reader
 from raffel_core.schema import Schema
 from raffel_core.schema.check import bare, class_of, walk
 
@@ -222,8 +221,7 @@ class _Source:
             case "string" if not isinstance(shape, (shapes.StrType, shapes.LiteralType)):
                 return f"{self.constant(msgspec.convert)}({value}, {self.constant(type_of(shape))})"
             case "google.protobuf.Timestamp":
-                is_naive = isinstance(shape, shapes.DateTimeType) and shape.tz is False
-                return f"{self.constant(wire.read_naive_timestamp if is_naive else wire.read_timestamp)}({value})"
+                return f"{self.constant(timestamp_reader(shape))}({value})"
             case "google.protobuf.Duration":
                 return f"{self.constant(wire.read_duration)}({value})"
             case "google.protobuf.Value":
@@ -301,8 +299,6 @@ def _is_limited(shape: shapes.Type) -> bool:
             return True
         case shapes.DateTimeType():
             return False
-        case shapes.EnumType(cls):
-            return issubclass(cls, enum.Flag)
         case _:
             return any(getattr(shape, name, None) is not None for name in _LIMITS)
 

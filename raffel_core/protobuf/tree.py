@@ -59,8 +59,10 @@ def _places(values: list[tuple[Member, Any]], path: str) -> Iterator[Any]:
             raise invalid(INPUT, [Fault(where, f"Object missing required field {given.encode_name}")])
         elif given.default_factory is not msgspec.NODEFAULT:
             yield given.default_factory()
-        else:
+        elif given.default is not msgspec.NODEFAULT:
             yield given.default
+        else:
+            return  # unset, which an array can say of its last items alone
 
 
 def member_tree(member: Member, parsed: Any, path: str) -> Any:
@@ -112,13 +114,19 @@ def _part(part: Part, value: Any, path: str) -> Any:
                 raise invalid(INPUT, [Fault(path, f"Expected float, got {'NaN' if value != value else 'Infinity'}")])
             return value
         case "google.protobuf.Timestamp":
-            return _or_text(wire.read_timestamp, value)
+            return _or_text(timestamp_reader(part.shape), value)
         case "google.protobuf.Duration":
             return _or_text(wire.read_duration, value)
         case "google.protobuf.Value":
             return finite_tree(value, path)
         case _:
             return value
+
+
+def timestamp_reader(shape: shapes.Type) -> Callable[[Any], datetime]:
+    """How a Timestamp is read: in UTC, unless its type wants no time zone."""
+    is_naive = isinstance(shape, shapes.DateTimeType) and shape.tz is False
+    return wire.read_naive_timestamp if is_naive else wire.read_timestamp
 
 
 def _or_text(read: Any, value: Any) -> datetime | timedelta | str:
@@ -154,6 +162,8 @@ def judge_of(root: Part, schema: Schema[Any], parse: Parse, params: Sequence[str
     """The slow way to read a message, which knows all types: its JSON, and the schema's word about it."""
     message = root.proto
     named = root.signature
+    # Elsewhere parameters are fields of the message already, or none of the value's.
+    fills = bool(params) and isinstance(message, Message) and message.shape is None
     read = _params(root, params)
 
     def judge(data: bytes) -> Any:
@@ -167,9 +177,9 @@ def judge_of(root: Part, schema: Schema[Any], parse: Parse, params: Sequence[str
             tree = finite_tree(parsed, "") if parsed.WhichOneof("kind") else ABSENT
         if tree is ABSENT:
             tree = {}  # as an empty body is on the other protocols
-        if schema.any and not params:
+        if schema.any and not fills:
             return tree
-        return schema.decode(msgspec.json.encode(tree), read(parsed) if params else None)
+        return schema.decode(msgspec.json.encode(tree), read(parsed) if fills else None)
 
     return judge
 

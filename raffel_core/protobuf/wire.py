@@ -17,6 +17,9 @@ VARINTS: Sequence[bytes] = tuple(
     bytes((value,)) if value < 128 else bytes((value & 127 | 128, value >> 7)) for value in range(SMALL)
 )
 
+_MORE = tuple(bytes((value | 128,)) for value in range(128))
+"""Seven bits that are not the last."""
+
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 NAIVE_EPOCH = datetime(1970, 1, 1)
 _FIRST, _LAST = -62_135_596_800, 253_402_300_799
@@ -32,16 +35,17 @@ def varint(value: int) -> bytes:
         if value < -(1 << 63):
             raise OverflowError("less than an int64")
         value += 1 << 64
-    elif value < SMALL:
-        return VARINTS[value]
     elif value >= 1 << 63:
         raise OverflowError("more than an int64")
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
+    if value < SMALL:
+        return VARINTS[value]
+    low, high = _MORE[value & 127], value >> 7
+    if high < SMALL:
+        return low + VARINTS[high]
+    low, high = low + _MORE[high & 127], high >> 7
+    if high < SMALL:
+        return low + VARINTS[high]
+    return low + _MORE[high & 127] + _MORE[high >> 7 & 127] + varint(high >> 14)
 
 
 def key(number: int, wire_type: int) -> bytes:

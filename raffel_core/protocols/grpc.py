@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Collection, Mapping
 from types import MappingProxyType
@@ -24,7 +25,7 @@ from raffel_core.wire.http2 import Kind as Report
 from raffel_core.wire.http2_frames import Code, header_block
 from raffel_core.wire.http2_streams import HeaderList, Stream
 from raffel_core.wire.lanes import Queue
-from raffel_core.wire.outbox import SLICE_SECONDS
+from raffel_core.wire.outbox import FLUSH_BYTES, SLICE_SECONDS
 from raffel_core.wire.stream_queue import StreamQueue
 
 log = logging.getLogger("raffel")
@@ -75,7 +76,19 @@ class Grpc:
 class GrpcConnection(MultiplexedConnection):
     """One HTTP/2 connection: opens its calls, and writes what they produce."""
 
-    __slots__ = ("_calls", "_due", "_final_at", "_going_on", "_grpc", "_unseen", "_until", "http2", "now", "starved")
+    __slots__ = (
+        "_awaited",
+        "_calls",
+        "_due",
+        "_final_at",
+        "_going_on",
+        "_grpc",
+        "_unseen",
+        "_until",
+        "http2",
+        "now",
+        "starved",
+    )
 
     def __init__(self, grpc: Grpc, due: float) -> None:
         super().__init__(grpc.hub)
@@ -90,6 +103,8 @@ class GrpcConnection(MultiplexedConnection):
         self._until = NEVER
         """When the others have their turn; NEVER before the first bytes of a turn."""
         self._going_on = False
+        self._awaited: dict[StreamQueue, asyncio.Future[None]] = {}
+        """Queues whose handlers wait until they have been taken whole."""
         self._calls: set[GrpcCall] = set()
         self._due = due
         """When the frame that has begun must be complete."""
@@ -204,6 +219,9 @@ class GrpcConnection(MultiplexedConnection):
         super().flush()
         if self.starved:
             self.wake_at(self.hub.loop.time() + self._stall_step())
+        for queue, waiter in self._awaited.items():
+            if not queue.waiting and not waiter.done():
+                waiter.set_result(None)
         if self.http2.leaving:
             self._leave_if_done()
 
@@ -213,10 +231,23 @@ class GrpcConnection(MultiplexedConnection):
         window = queue.window // max(1, len(self._calls)) if isinstance(queue, StreamQueue) else share
         return share if share <= window else max(window, _LEAST_SHARE)
 
+    async def give_turn(self, queue: Queue, share: int) -> None:
+        if share == FLUSH_BYTES or (isinstance(queue, StreamQueue) and queue.size > queue.window):
+            self.flush()
+        if not self.outbox.paused and not queue.blocked:
+            await asyncio.sleep(0)
+        if self.outbox.paused or queue.blocked:
+            await self.room_for(queue)
+
     async def room_for(self, queue: Queue) -> None:
         await super().room_for(queue)
-        if isinstance(queue, StreamQueue) and not self.outbox.closed:
-            await queue.stream.call.window()
+        if isinstance(queue, StreamQueue) and queue.blocked and not self.outbox.closed:
+            # Until all of it has been taken: a window that comes in small pieces lets less out than comes in.
+            waiter = self._awaited[queue] = self.hub.loop.create_future()
+            try:
+                await waiter
+            finally:
+                self._awaited.pop(queue, None)
 
     def announce(self, queue: StreamQueue) -> None:
         """Has what a queue holds written with the next flush."""
@@ -228,7 +259,6 @@ class GrpcConnection(MultiplexedConnection):
             if queue.window > 0 and (stream is None or queue.stream is stream):
                 queue.unblock()
                 self.announce(queue)
-                queue.stream.call.wake()
 
     # Time
 

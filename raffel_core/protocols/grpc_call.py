@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
@@ -80,7 +79,6 @@ class GrpcCall(msgspec.Struct, eq=False):
     _sent: int = -1
     _progress: tuple[int, int] = (-1, -1)
     _read_at: float = 0.0
-    _waiter: asyncio.Future[None] | None = None
 
     def open(self, ctx: Context) -> None:
         """Makes the session."""
@@ -268,17 +266,6 @@ class GrpcCall(msgspec.Struct, eq=False):
         while connection.outbox.paused:
             await connection.room_for(self.queue)
         self._push(self.queue, self._encoded(result))
-
-    async def window(self) -> None:
-        """Waits until there may be a window again, or the stream is over."""
-        if self.queue.blocked:
-            self._waiter = self.connection.hub.loop.create_future()
-            await self._waiter
-
-    def wake(self) -> None:
-        """There is a window."""
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
 
     # The answer
 

@@ -117,6 +117,15 @@ class MultiplexedConnection(Connection[LaneOutbox]):
             self._waiters.append((-queue.priority, next(_places), waiter))
             await waiter
 
+    async def give_turn(self, queue: Queue, share: int) -> None:
+        """Lets the others have their turn after one has pushed its share."""
+        if share == FLUSH_BYTES:
+            self.flush()
+        if self.outbox.paused:
+            await self.room_for(queue)
+        else:
+            await asyncio.sleep(0)
+
     def share(self, queue: Queue) -> int:
         """How much a stream may push in a turn, of what it and those that compete with it may push together."""
         priority, highest, lower = self._crowd

@@ -12,7 +12,7 @@ from raffel_core.schema.invalid import OUTPUT, UNWRITABLE, unwritable
 from raffel_core.session import Session
 from raffel_core.stream import RaffelStream
 from raffel_core.wire.lanes import Queue
-from raffel_core.wire.outbox import CHECK_BYTES, FLUSH_BYTES, SLICE_SECONDS
+from raffel_core.wire.outbox import CHECK_BYTES, SLICE_SECONDS
 
 if TYPE_CHECKING:
     from raffel_core.protocols.multiplexed import MultiplexedConnection
@@ -121,12 +121,7 @@ async def pump(call: Call, items: AsyncIterator[Any], form: Form) -> None:
             if written < share and now() - since < SLICE_SECONDS:
                 checkpoint = written + CHECK_BYTES
                 continue
-            if share == FLUSH_BYTES:
-                connection.flush()
-            if outbox.paused:
-                await connection.room_for(queue)
-            else:
-                await asyncio.sleep(0)  # the others have their turn
+            await connection.give_turn(queue, share)
             if session.interrupted:
                 raise asyncio.CancelledError
             written, queued, since, share = 0, 0, now(), connection.share(queue)

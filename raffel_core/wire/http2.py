@@ -7,7 +7,7 @@ GOAWAY: `ended` then says why, and nothing more is read.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from enum import Enum
 
@@ -57,13 +57,15 @@ CONNECTION_WINDOW = 2 * 1024 * 1024
 MAX_WINDOW = 2**31 - 1
 
 BUDGET = 400.0
-"""How many cheap frames a peer may send at once that do nothing for a call."""
+"""How many cheap frames a peer may send at once that do nothing for a call; more where it may open many streams."""
 
 REFILL = 200.0
 """How many of them it earns in a second by waiting; calls that complete and messages that it takes earn more."""
 
 _RESETS = 256
-"""How many streams that we have reset are remembered: frames for them have crossed the reset on the wire."""
+"""How many streams that we have reset are remembered at least: frames for them have crossed the reset on the wire."""
+_PASSED = 16
+"""How many gaps between the ids of a peer's streams are remembered."""
 _CONTINUATIONS = 8
 _SMALL = 256
 _PREFIX = 5
@@ -97,8 +99,10 @@ class Http2:
         "_buffer",
         "_head_reader",
         "_max_streams",
+        "_most",
         "_now",
         "_outstanding",
+        "_passed",
         "_receivable",
         "_reset",
         "_started",
@@ -130,6 +134,7 @@ class Http2:
         """Why the connection is over; None while it is not."""
         self._max_streams = max_streams
         self._head_reader = HeadReader(read_head)
+        self._passed: deque[range] = deque(maxlen=_PASSED)
         self._reset: OrderedDict[int, None] = OrderedDict()
         self._block: tuple[int, int, list[bytes]] | None = None
         """The stream, the flags and the pieces of a header block that has begun."""
@@ -140,7 +145,7 @@ class Http2:
         """How many bytes have been sent that the peer has not given back."""
         self._receivable = CONNECTION_WINDOW
         self._unread = 0
-        self._budget = BUDGET
+        self._budget = self._most = max(BUDGET, 2.0 * max_streams)
         self._now = 0.0
         settings = (
             (Setting.MAX_CONCURRENT_STREAMS, max_streams),
@@ -178,7 +183,8 @@ class Http2:
             return
         self.use(stream, size)
         self.out.append(header_frames(stream.id, block, end=False))
-        self._frame(DATA, END_STREAM, stream.id, body)
+        for at in range(0, size or 1, MAX_FRAME):
+            self._frame(DATA, END_STREAM if at + MAX_FRAME >= size else 0, stream.id, body[at : at + MAX_FRAME])
         self.out.append(self.end(stream))
 
     def use(self, stream: Stream, size: int) -> None:
@@ -214,7 +220,7 @@ class Http2:
 
     def _note_reset(self, id: int) -> None:
         self._reset[id] = None
-        if len(self._reset) > _RESETS:
+        if len(self._reset) > max(_RESETS, 2 * self._max_streams):
             self._reset.popitem(last=False)
 
     def consumed(self, stream: Stream, size: int) -> None:
@@ -248,7 +254,7 @@ class Http2:
 
     def earn(self, amount: float) -> None:
         """Lets the peer send as many more cheap frames, for work that it has had done."""
-        if self._budget < BUDGET:
+        if self._budget < self._most:
             self._budget += amount
 
     def charge(self, cost: float) -> None:
@@ -268,8 +274,8 @@ class Http2:
         self.advanced = False
         if self.ended is not None:
             return events
-        if self._budget < BUDGET:
-            self._budget = min(BUDGET, self._budget + (now - self._now) * REFILL)
+        if self._budget < self._most:
+            self._budget = min(self._most, self._budget + (now - self._now) * REFILL)
         self._now = now
         if self._buffer:
             self._buffer += data
@@ -344,6 +350,8 @@ class Http2:
             return stream.state[type], stream
         if id > self.highest or not id & 1:
             return IDLE[type], None
+        if type == HEADERS and any(id in passed for passed in self._passed):
+            return Act.UNOPENED, None  # it never was open, and cannot be any more (5.1.1)
         return (RESET if id in self._reset else CLOSED)[type], None
 
     def _refuse(self, act: Act, id: int, stream: Stream | None, events: list[Event]) -> None:
@@ -437,6 +445,8 @@ class Http2:
         act, stream = self._act(HEADERS, id)
         end = bool(flags & END_STREAM)
         if act is Act.OPEN:
+            if id > self.highest + 2:
+                self._passed.append(range(self.highest + 2 if self.highest else 1, id, 2))
             self.highest = id
             head = self._head_reader.head(block)
             self._spend(self._head_reader.cost)
@@ -460,6 +470,7 @@ class Http2:
         elif len(self.streams) >= self._max_streams:
             self._fault(id, None, Code.REFUSED_STREAM, events)
         elif self.leaving:
+            self._spend(0.5)
             self._frame(RST_STREAM, 0, id, Code.REFUSED_STREAM.to_bytes(4))
             self._note_reset(id)
         else:
@@ -477,7 +488,7 @@ class Http2:
             raise ConnectionFault(Code.PROTOCOL_ERROR, "found PRIORITY on stream 0")
         self._spend(0.5)
         if len(payload) != 5:
-            if id > self.highest:
+            if id > self.highest or not id & 1:
                 raise ConnectionFault(Code.FRAME_SIZE_ERROR, "found PRIORITY that has not 5 bytes")
             self._fault(id, self.streams.get(id), Code.FRAME_SIZE_ERROR, events)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ HEADER_BYTES = 16_384
 """What a header list may have, counted as SETTINGS_MAX_HEADER_LIST_SIZE counts it, and a header block before that."""
 
 _HEADS = 64
+_HEAD_BYTES = 512
 _FREE_FIELDS = 32
 _FREE_BYTES = 4096
 _TABLE_BYTES = 4096
@@ -50,14 +52,14 @@ class HeadReader:
             return head
         fields, repeatable = self._decode(block)
         head = self._judged(fields)
-        if head is not None and repeatable and len(self._heads) < _HEADS:
+        if head is not None and repeatable and len(block) <= _HEAD_BYTES and len(self._heads) < _HEADS:
             self._heads[block] = head
         return head
 
     def trailers(self, block: bytes) -> HeaderList | None:
         """The trailers of a request; None where they are malformed. Also for a block that is dropped: it counts."""
         fields, _ = self._decode(block)
-        return None if any(name[:1] == b":" for name, _ in fields) or not _legal(fields) else fields
+        return fields if _legal(fields) else None
 
     def _decode(self, block: bytes) -> tuple[HeaderList, bool]:
         """The fields, and whether the same block will mean the same again."""
@@ -74,18 +76,19 @@ class HeadReader:
         self.cost = max(0, len(fields) - _FREE_FIELDS) / 16 + max(0, len(block) - _FREE_BYTES) / 1024
         entries = self._decoder.header_table.dynamic_entries
         newest = entries[0] if entries else None
-        repeatable = newest is self._newest and len(entries) == self._entries
-        if not repeatable:
+        same = newest is self._newest and len(entries) == self._entries
+        if not same:
             self._newest, self._entries = newest, len(entries)
             self._heads.clear()
-        return fields, repeatable
+        resizes = block[:1] >= b"\x20" and block[0] & 0xE0 == 0x20  # the table's size (RFC 7541, 6.3): to be heeded
+        return fields, same and not resizes
 
     def _judged(self, fields: HeaderList) -> Head | None:
         count = next((number for number, (name, _) in enumerate(fields) if name[:1] != b":"), len(fields))
         pseudo, headers = dict(fields[:count]), fields[count:]
         if len(pseudo) != count or not pseudo.keys() <= _PSEUDO or not pseudo.keys() >= _NEEDED:
             return None
-        if not pseudo[b":path"] or any(name[:1] == b":" for name, _ in headers) or not _legal(headers):
+        if not pseudo[b":path"] or not _legal(headers) or not all(map(_VALUE.fullmatch, pseudo.values())):
             return None
         length = _content_length(headers)
         if length is not None and length < 0:
@@ -94,12 +97,16 @@ class HeadReader:
         return Head(method, path, length, self._read_head(method, path, headers))
 
 
+_NAME = re.compile(rb"[!-9;-@\[-~]+")
+_VALUE = re.compile(rb"(?:[^\0\r\n \t](?:[^\0\r\n]*[^\0\r\n \t])?)?")
+
+
 def _legal(headers: HeaderList) -> bool:
     """Whether the fields are such as HTTP/2 may carry (8.2)."""
     for name, value in headers:
-        if name in _OF_CONNECTION or name != name.lower() or not name or (name == b"te" and value != b"trailers"):
+        if name in _OF_CONNECTION or (name == b"te" and value != b"trailers"):
             return False
-        if b"\n" in value or b"\r" in value or b"\0" in value:
+        if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
             return False
     return True
 

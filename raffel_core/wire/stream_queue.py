@@ -76,7 +76,7 @@ class StreamQueue(Queue):
             self._data, self._at = b"".join(self.parts), 0
             self.parts.clear()
         size = len(self._data)
-        if size <= room and size <= MAX_FRAME and not self._at:  # as nearly all are
+        if size <= room and size <= MAX_FRAME and not self._at and not self.parts:  # as nearly all are
             frames = self.head + frame_head(size, DATA, 0, stream.id) + self._data if size else self.head
             self._data = b""
             self._count(size)

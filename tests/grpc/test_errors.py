@@ -177,12 +177,6 @@ async def test_bytes_that_are_no_message_are_a_parse_error(client):
     assert (found.code, found.error["code"]) == ("INVALID_ARGUMENT", "PARSE_ERROR")
 
 
-@pytest.mark.parametrize("messages", [[], [b"", b""]])
-async def test_a_unary_call_has_one_message(client, messages):
-    call = client.channel.stream_unary("/Math/Add", request_serializer=bytes, response_deserializer=bytes)
-    assert (await failure(call(iter(messages), timeout=20))).code == "INVALID_ARGUMENT"
-
-
 async def test_a_bad_item_raises_in_the_handler_which_may_read_the_next(serve_and_connect):
     def routes(server: Server) -> None:
         async def sum_up(items: AsyncIterator[Part]) -> list[str]:
@@ -223,13 +217,19 @@ async def test_bytes_that_are_no_item_raise_like_a_bad_one(serve_and_connect, ca
     response = client["/Root/Echo"].response
     call = client.channel.stream_stream(
         "/Root/Echo", request_serializer=bytes, response_deserializer=response.FromString
-    )(iter([b"\x08\x01", b"\xff\xff\xff", b"\x08\x02"]), timeout=20)
+    )(timeout=20)
+    # One by one: what grpcio still writes when the server has ended hides the server's status from it.
+    await call.write(b"\x08\x01")
     assert (await call.read()).value == 1
-    if caught:
-        assert [(await call.read()).value for _ in range(2)] == [-1, 2]
-        assert await call.read() is grpc.aio.EOF
-    else:
+    await call.write(b"\xff\xff\xff")
+    if not caught:
         assert (await failure(call.read())).error["code"] == "PARSE_ERROR"
+        return
+    assert (await call.read()).value == -1
+    await call.write(b"\x08\x02")
+    assert (await call.read()).value == 2
+    await call.done_writing()
+    assert await call.read() is grpc.aio.EOF
 
 
 async def test_a_hundred_errors_at_once_harm_no_other_call(client):

@@ -173,7 +173,9 @@ def test_a_struct_is_written_field_by_field() -> None:
     )
 
 
-@pytest.mark.parametrize("value", [0, 1, 127, 128, 16383, 16384, 2**21, 2**28, 2**63 - 1, -1, -(2**63)])
+@pytest.mark.parametrize(
+    "value", [*(2**bits - 1 for bits in range(64)), *(2**bits for bits in range(63)), -1, -300, -(2**63)]
+)
 def test_an_int_is_an_int64(value: int) -> None:
     written = method(int).encode(value)
     assert client(int)[1].FromString(written).value == value
@@ -510,6 +512,9 @@ def test_a_datetime_is_as_the_schema_wants_it() -> None:
     assert method(naive).decode(method(naive).encode(naive(moment))) == naive(moment)
     assert method(naive).encode(naive(moment)) == method(aware).encode(aware(moment.replace(tzinfo=UTC)))
     assert method(aware).decode(method(aware).encode(aware(moment.replace(tzinfo=UTC)))).at.tzinfo is UTC
+    judged = defstruct("Judged", [("low", Checked), ("n", Annotated[int, Meta(ge=0)]), ("inner", naive)])
+    value = judged(Checked(1, 2), 3, naive(moment))
+    assert method(judged).decode(method(judged).encode(value)) == value
 
 
 @pytest.mark.parametrize(
@@ -567,6 +572,7 @@ DECLARED: list[Any] = [
     (list[Literal["a", "b"]], ["a"]),
     (dict[int, datetime.date], {1: datetime.date(2026, 1, 1)}),
     (list[list[bytes]], [[b"\xff"]]),
+    (dict[str, Access], {"a": Access.READ | Access.WRITE}),
     (int | str | None, None),
     (defstruct("Kw", [("a", int), ("b", bytearray)], kw_only=True), None),
 ]
@@ -617,6 +623,23 @@ def test_parameters_fill_the_fields_of_any_object() -> None:
         data = sent(declared, {"value": {"a": 1}, "room": "x", "n": "7"}, name)
         assert method(declared, name).decode(data) == {"a": 1, "room": "x", "n": "7"}
     assert method(list[int], name).decode(sent(list[int], {"value": [1], "room": "x"}, name)) == [1]
+
+
+def test_a_parameter_that_is_a_field_is_read_as_that_field() -> None:
+    item = defstruct("Item", [("path", list[str]), ("n", Annotated[int, Meta(ge=0)]), ("low", Checked)])
+    name = "files.[n].[...path]"
+    data = sent(item, {"path": ["a/b", ""], "n": 3, "low": {"low": 1, "high": 2}}, name)
+    assert method(item, name).decode(data) == item(["a/b", ""], 3, Checked(1, 2))
+
+
+def test_what_is_unset_at_the_end_of_an_array_is_left_out() -> None:
+    item = defstruct(
+        "Item", [("a", Checked), ("n", Annotated[int, Meta(ge=0)], 7), ("b", str | UnsetType, UNSET)], array_like=True
+    )
+    one = method(item)
+    assert one.decode(one.encode(item(Checked(1, 2), 3))) == item(Checked(1, 2), 3)
+    assert one.decode(b"\x0a\x00") == item(Checked(0, 0))
+    assert refusal(item, b"")["message"] == "invalid input: a: Object missing required field a"
 
 
 def test_parameters_do_not_change_what_the_input_is() -> None:
