@@ -33,7 +33,7 @@ format: $(READY) ## format the code and mend what can be mended
 soak: $(READY) ## a thousand random programs of envelopes against a live server
 	RAFFEL_SOAK=1000 $(BIN)/python -m pytest --timeout 900 -s tests/envelopes/test_state_machine.py
 
-bench: $(READY) ## compare with the bare limit and with other servers (about nine minutes)
+bench: $(READY) ## compare with the bare limit and with other servers (about thirteen minutes)
 	$(BIN)/python -m benchmarks
 
 lock: ## pin the development dependencies anew

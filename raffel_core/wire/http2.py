@@ -350,9 +350,11 @@ class Http2:
             return stream.state[type], stream
         if id > self.highest or not id & 1:
             return IDLE[type], None
+        if id in self._reset:
+            return RESET[type], None
         if type == HEADERS and any(id in passed for passed in self._passed):
             return Act.UNOPENED, None  # it never was open, and cannot be any more (5.1.1)
-        return (RESET if id in self._reset else CLOSED)[type], None
+        return CLOSED[type], None
 
     def _refuse(self, act: Act, id: int, stream: Stream | None, events: list[Event]) -> None:
         """Does what a frame asks for that its stream has no use for."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 from urllib.parse import unquote
