@@ -587,12 +587,12 @@ class Http2:
             events.append(Event(Kind.WINDOW, stream))
 
     def _spend_on_window(self, more: int, outstanding: int) -> None:
-        """A small update costs little where it gives back what was sent, as clients do that read message by message.
+        """A small update costs nothing where it gives back what was sent, as clients do that read one by one.
 
         No message has less than 5 bytes.
         """
-        if more < _SMALL:
-            self._spend(0.02 if _PREFIX <= more <= outstanding else 0.5)
+        if more < _SMALL and not _PREFIX <= more <= outstanding:
+            self._spend(0.5)
 
 
 _FRAMES: Mapping[int, Callable[[Http2, int, int, bytes, list[Event]], None]] = {

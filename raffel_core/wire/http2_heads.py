@@ -25,6 +25,11 @@ _PSEUDO = frozenset({b":method", b":path", b":scheme", b":authority"})
 _NEEDED = frozenset({b":method", b":path", b":scheme"})
 _OF_CONNECTION = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})
 
+_RESIZE = rb"(?:[\x20-\x3e]|\x3f[\x80-\xff]*[\0-\x7f])"
+_RESIZES = re.compile(_RESIZE)
+_RESIZES_OFTEN = re.compile(_RESIZE + rb"{3}")
+"""More often than a block may begin with (RFC 7541, 4.2)."""
+
 ReadHead = Callable[[bytes, bytes, HeaderList], Any]
 """Makes of a method, a path and the other fields whatever the owner of a connection wants to know of them."""
 
@@ -66,6 +71,8 @@ class HeadReader:
         if len(block) > HEADER_BYTES:
             found = f"found a header block of more than {HEADER_BYTES} bytes"
             raise ConnectionFault(Code.ENHANCE_YOUR_CALM, found)
+        if _RESIZES_OFTEN.match(block):
+            raise ConnectionFault(Code.COMPRESSION_ERROR, "found a header block that changes the table three times")
         try:
             fields = [(bytes(name), bytes(value)) for name, value in self._decoder.decode(block, raw=True)]
         except OversizedHeaderListError:
@@ -80,8 +87,7 @@ class HeadReader:
         if not same:
             self._newest, self._entries = newest, len(entries)
             self._heads.clear()
-        resizes = block[:1] >= b"\x20" and block[0] & 0xE0 == 0x20  # the table's size (RFC 7541, 6.3): to be heeded
-        return fields, same and not resizes
+        return fields, same and not _RESIZES.match(block)  # what changes the table's size is to be heeded
 
     def _judged(self, fields: HeaderList) -> Head | None:
         count = next((number for number, (name, _) in enumerate(fields) if name[:1] != b":"), len(fields))

@@ -75,6 +75,18 @@ async def unserved(port: int, identity: Identity | None) -> str:
         return raised.value.code().name
 
 
+async def test_grpc_over_http_1_1_is_refused_before_its_body_has_come(build, tls):
+    """Go's clients offer HTTP/1.1 too, and would wait for ever for the answer to a request that they do not end."""
+    server = await started(build)
+    context = None if tls is None else ssl.create_default_context(cafile=str(tls.cert))
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port, ssl=context)
+    head = "POST /Math/Add HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/grpc\r\nTransfer-Encoding: chunked"
+    writer.write(f"{head}\r\n\r\n".encode())
+    async with asyncio.timeout(5):  # less than a request may take
+        assert await reader.readline() == b"HTTP/1.1 415 Unsupported Media Type\r\n"
+    writer.transport.abort()
+
+
 @pytest.mark.parametrize("options", [{"grpc": False}, {"grpc": {"port": 0}}], ids=["off", "own port"])
 async def test_the_shared_port_then_serves_no_grpc(build, tls, options):
     server = await started(build, **options)
