@@ -160,6 +160,9 @@ class GrpcConnection(MultiplexedConnection):
         if self._full or self.closing or self.outbox.closed:
             return
         self.held = False
+        if self._due < NEVER:
+            self._due = self.hub.loop.time() + self.hub.config.limits.request_seconds
+            self.wake_at(self._due)
         data, self._unseen = self._unseen, b""
         if data:
             self._take(data)
@@ -265,12 +268,13 @@ class GrpcConnection(MultiplexedConnection):
     def on_alarm(self, now: float) -> float:
         if now >= self._final_at:
             self._go_away()
-        if now >= self._due:
+        due = NEVER if self.held else self._due  # what is not read cannot be complete
+        if now >= due:
             log.warning("connection closed: a frame was not complete in time", extra={"peer": self.peer})
             self.http2.goaway(Code.SETTINGS_TIMEOUT, "a frame was not complete in time")
             self.leave(half_closed=True)
             return NEVER
-        due = min(self._due, self._final_at)
+        due = min(due, self._final_at)
         for stream in [*self.http2.streams.values()]:
             if stream.call is not None:
                 due = min(due, stream.call.on_alarm(now))
