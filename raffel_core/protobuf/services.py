@@ -176,7 +176,6 @@ def _made(
     messages = Messages(numbering)
     methods: dict[str, RouteMethod] = {}
     problems: list[Problem] = []
-    shapes_of = _shapes(routes)
     for route in routes:
         place, faults = place_of(route, package)
         problems += faults
@@ -188,7 +187,7 @@ def _made(
             ("Request", "input_schema", functools.partial(_parameters, route)),
             ("Response", "output_schema", functools.partial(_event_id, route)),
         ):
-            shape = shapes_of[route.input if side == "Request" else route.output]
+            shape = _shape(route.input if side == "Request" else route.output)
             roots.append(
                 messages.root(shape, place.package, place.prefix, side=side, owner=route.name, others=others(shape))
             )
@@ -198,12 +197,9 @@ def _made(
     return methods, problems
 
 
-def _shapes(routes: Iterable[Route]) -> dict[Schema[Any], shapes.Type]:
-    """What the schemas of routes are to msgspec: any JSON where they are not its own. Together they cost half."""
-    schemas = {schema: schema for route in routes for schema in (route.input, route.output)}
-    typed = [schema for schema in schemas if isinstance(schema, TypedSchema) and not schema.any]
-    found = shapes.multi_type_info([schema.declared for schema in typed])
-    return {**dict.fromkeys(schemas, _ANY), **dict(zip(typed, found, strict=True))}
+def _shape(schema: Schema[Any]) -> shapes.Type:
+    """What a schema is to msgspec: any JSON where it is not its own."""
+    return schema.shape if isinstance(schema, TypedSchema) else _ANY
 
 
 def _parameters(route: Route, shape: shapes.Type) -> list[Field]:

@@ -36,6 +36,8 @@ class TypedSchema(Schema[T]):
         self._type: type[T] = given
         name = name_of(self._type)
         shape = _shape(self._type, name)
+        self.shape = shape
+        """What the type is to msgspec."""
         self._decoder: msgspec.json.Decoder[T] = msgspec.json.Decoder(self._type)
         super().__init__(
             declared,
