@@ -23,12 +23,18 @@ _NUMBER, _STRING, _STRUCT, _LIST = b"\x11", b"\x1a", b"\x2a", b"\x32"
 _FIRST, _SECOND = b"\x0a", b"\x12"
 
 
-def encode_value(value: object) -> bytes:
+MAX_LEVELS = 96
+"""Of the 100 levels of messages that protobuf reads; an object in a Value takes three of them, a list two."""
+
+
+def encode_value(value: object, level: int = 0) -> bytes:
     """A Value of a Python value, as JSON would have it: bytes in base64, datetime in RFC 3339.
 
-    OverflowError: a float that is not finite, or an int that no double is equal to. Raises what the JSON encoder
-    raises on what is not for JSON.
+    OverflowError: a float that is not finite, or an int that no double is equal to. RecursionError: nested deeper than
+    clients read. Raises what the JSON encoder raises on what is not for JSON.
     """
+    if level > MAX_LEVELS:
+        raise RecursionError
     cls = value.__class__
     if cls is str:
         return delimited(_STRING, value.encode())  # type: ignore[attr-defined]  # its class has been looked at
@@ -39,18 +45,19 @@ def encode_value(value: object) -> bytes:
     if cls is bool:
         return _TRUE if value else _FALSE
     if cls is dict:
-        return delimited(_STRUCT, _fields(value))
+        return delimited(_STRUCT, _fields(value, level + 3))
     if cls is list or cls is tuple:
-        items = [delimited(_FIRST, encode_value(item)) for item in value]  # type: ignore[attr-defined]  # the same
+        items = [delimited(_FIRST, encode_value(item, level + 2)) for item in value]  # type: ignore[attr-defined]  # the same
         return delimited(_LIST, b"".join(items))
-    return encode_value(msgspec.json.decode(value) if isinstance(value, msgspec.Raw) else plain(value))
+    return encode_value(msgspec.json.decode(value) if isinstance(value, msgspec.Raw) else plain(value), level)
 
 
-def _fields(value: Any) -> bytes:
+def _fields(value: Any, level: int) -> bytes:
     if not {*map(type, value)} <= {str}:
         value = plain(value)
     entries = [
-        delimited(_FIRST, name.encode()) + delimited(_SECOND, encode_value(member)) for name, member in value.items()
+        delimited(_FIRST, name.encode()) + delimited(_SECOND, encode_value(member, level))
+        for name, member in value.items()
     ]
     return b"".join([delimited(_FIRST, entry) for entry in entries])
 

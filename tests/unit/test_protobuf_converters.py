@@ -25,6 +25,7 @@ from raffel_core.protobuf import descriptor
 from raffel_core.protobuf.decoder import compile_decoder
 from raffel_core.protobuf.method import Method
 from raffel_core.protobuf.services import RouteMethod, Services, services_of
+from raffel_core.protobuf.value import encode_value, read_value
 from raffel_core.route import Origin, Route, make_route
 from raffel_core.schema.invalid import UNWRITABLE
 
@@ -745,3 +746,13 @@ def test_base64_of_a_value_is_that_of_json() -> None:
     seen = MessageToDict(client(declared)[1].FromString(one.encode((1, b"\xff\x00"))))
     assert seen == {"value": [1.0, base64.b64encode(b"\xff\x00").decode()]}
     assert one.decode(one.encode((1, b"\xff\x00"))) == (1, b"\xff\x00")
+
+
+@pytest.mark.parametrize(("wrap", "most"), [(lambda value: {"a": value}, 32), (lambda value: [value], 48)])
+def test_a_value_is_as_deep_as_clients_read_and_no_deeper(wrap, most):
+    value: object = 1
+    for _ in range(most):
+        value = wrap(value)
+    assert read_value(encode_value(value)) == value
+    with pytest.raises(RecursionError):
+        encode_value(wrap(value))
