@@ -27,8 +27,8 @@ _OF_CONNECTION = frozenset({b"connection", b"keep-alive", b"proxy-connection", b
 
 _RESIZE = rb"(?:[\x20-\x3e]|\x3f[\x80-\xff]*[\0-\x7f])"
 _RESIZES = re.compile(_RESIZE)
-_RESIZES_OFTEN = re.compile(_RESIZE + rb"{3}")
-"""More often than a block may begin with (RFC 7541, 4.2)."""
+_RESIZES_OFTEN = re.compile(_RESIZE + rb"{17}")
+"""A block begins with two of them at most (RFC 7541, 4.2); some encoders write all that there were since the last."""
 
 ReadHead = Callable[[bytes, bytes, HeaderList], Any]
 """Makes of a method, a path and the other fields whatever the owner of a connection wants to know of them."""
@@ -72,7 +72,7 @@ class HeadReader:
             found = f"found a header block of more than {HEADER_BYTES} bytes"
             raise ConnectionFault(Code.ENHANCE_YOUR_CALM, found)
         if _RESIZES_OFTEN.match(block):
-            raise ConnectionFault(Code.COMPRESSION_ERROR, "found a header block that changes the table three times")
+            raise ConnectionFault(Code.COMPRESSION_ERROR, "found a header block that changes the table again and again")
         try:
             fields = [(bytes(name), bytes(value)) for name, value in self._decoder.decode(block, raw=True)]
         except OversizedHeaderListError:

@@ -283,7 +283,8 @@ HEADS = {
     "headers that only change the size of the table": Flood(
         lambda: b"".join(
             frame(HEADERS, END_HEADERS | END_STREAM, id, b"\x20" * 1000 + block(fields(ECHO))) for id in ids()
-        )
+        ),
+        (9,),
     ),
     "headers that always enter the table": Flood(
         lambda: distinct_heads(lambda id: b"".join(literal(b"%d" % n, b"%d" % id, indexed=True) for n in range(100)))

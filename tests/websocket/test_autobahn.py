@@ -13,7 +13,7 @@ from raffel_core.config import Config, Limits
 from raffel_core.context import App
 from raffel_core.protocols.connection import Hub
 from raffel_core.protocols.http import Http
-from raffel_core.protocols.listener import BACKLOG, Listener, listening_socket
+from raffel_core.protocols.listener import BACKLOG, Listener, Served, listening_socket
 from raffel_core.protocols.websocket import WebSocketConnection
 from raffel_core.router import Router
 
@@ -48,7 +48,7 @@ async def echo() -> AsyncIterator[str]:
     http = Http(hub, {"/echo": Echo})
     sock = listening_socket("127.0.0.1", 0, config.limits)
     listener = await hub.loop.create_server(
-        functools.partial(Listener, hub, http.connection, None), sock=sock, backlog=BACKLOG
+        functools.partial(Listener, hub, Served(http.connection)), sock=sock, backlog=BACKLOG
     )
     yield f"ws://127.0.0.1:{sock.getsockname()[1]}/echo"
     listener.close()
