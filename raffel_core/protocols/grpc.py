@@ -34,6 +34,8 @@ _CONTENT_TYPES = (b"application/grpc", b"application/grpc+proto")
 _PING = b"draining"
 _STEP = 16 * 1024
 """Bytes that are taken in before it is looked at the time."""
+_PAUSE_SECONDS = 0.001
+"""After how long without bytes the others have had their turn."""
 _LEAST_SHARE = 4096
 """Bytes that a handler may be ahead of a window that is smaller."""
 
@@ -81,6 +83,7 @@ class GrpcConnection(MultiplexedConnection):
         "_calls",
         "_due",
         "_final_at",
+        "_fresh",
         "_going_on",
         "_grpc",
         "_unseen",
@@ -100,8 +103,10 @@ class GrpcConnection(MultiplexedConnection):
         self._grpc = grpc
         self._unseen = b""
         """What has been read and not been looked at."""
-        self._until = NEVER
-        """When the others have their turn; NEVER before the first bytes of a turn."""
+        self._until = 0.0
+        """When the others have their turn."""
+        self._fresh = 0
+        """How many handlers are about to begin."""
         self._going_on = False
         self._awaited: dict[StreamQueue, asyncio.Future[None]] = {}
         """Queues whose handlers wait until they have been taken whole."""
@@ -129,11 +134,10 @@ class GrpcConnection(MultiplexedConnection):
             self._take(data)
 
     def _take(self, data: bytes) -> None:
-        """Takes in bytes for one turn of the loop, which would read on and on if it were not told to stop."""
+        """Takes in bytes for some time; then the loop, which would read on and on, is told to stop for a turn."""
         loop = self.hub.loop
-        if self._until == NEVER:
+        if loop.time() > self.now + _PAUSE_SECONDS:
             self._until = loop.time() + SLICE_SECONDS
-            loop.call_soon(self._end_turn)
         at = 0
         while not self.closing:
             self._receive(data[at : at + _STEP] if len(data) > _STEP else data)
@@ -146,9 +150,6 @@ class GrpcConnection(MultiplexedConnection):
                 break
         self._unseen = data[at:]
 
-    def _end_turn(self) -> None:
-        self._until = NEVER
-
     def go_on(self) -> None:
         """Looks at what was read, in a turn of its own, and reads on."""
         if not self._going_on:
@@ -160,6 +161,7 @@ class GrpcConnection(MultiplexedConnection):
         if self._full or self.closing or self.outbox.closed:
             return
         self.held = False
+        self._until = self.hub.loop.time() + SLICE_SECONDS
         if self._due < NEVER:
             self._due = self.hub.loop.time() + self.hub.config.limits.request_seconds
             self.wake_at(self._due)
@@ -257,6 +259,14 @@ class GrpcConnection(MultiplexedConnection):
         self.outbox.announce(queue)
         self.written(0)
 
+    def conclude(self, queue: StreamQueue) -> None:
+        """Writes the end of a call, at once where no other call is about to have one."""
+        self.outbox.announce(queue)
+        if self._fresh or self.outbox.paused:
+            self.written(0)
+        else:
+            self.flush()
+
     def _on_window(self, stream: Stream | None) -> None:
         for queue in [*self.starved]:
             if queue.window > 0 and (stream is None or queue.stream is stream):
@@ -352,11 +362,13 @@ class GrpcConnection(MultiplexedConnection):
 
     def run(self, call: GrpcCall) -> None:
         """Has a call's handler run in a task of its own."""
+        self._fresh += 1
         self.hub.sessions.add(call.session)
         self.hub.loop.create_task(self._run(call))
 
     async def _run(self, call: GrpcCall) -> None:
         session = call.session
+        self._fresh -= 1
         try:
             outcome = await session.run(call.pump if session.route.kind.writes else call.reply)
             call.answer(outcome)

@@ -295,7 +295,7 @@ class GrpcCall(msgspec.Struct, eq=False):
         else:
             self._settle()
             queue.finish(self._end(outcome))
-            connection.announce(queue)
+            connection.conclude(queue)
 
     def _settle(self) -> None:
         """A call that was answered earns its client more; one that could not be read has cost."""
