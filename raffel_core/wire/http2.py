@@ -98,6 +98,7 @@ class Http2:
         "_budget",
         "_buffer",
         "_head_reader",
+        "_late",
         "_max_streams",
         "_most",
         "_now",
@@ -134,6 +135,8 @@ class Http2:
         """Why the connection is over; None while it is not."""
         self._max_streams = max_streams
         self._head_reader = HeadReader(read_head)
+        self._late = 0
+        """How many bytes streams have sent that have ended, and whose peer has not given them back."""
         self._passed: deque[range] = deque(maxlen=_PASSED)
         self._reset: OrderedDict[int, None] = OrderedDict()
         self._block: tuple[int, int, list[bytes]] | None = None
@@ -202,6 +205,7 @@ class Http2:
         """Notes that the last frame of a stream has been made. A peer that has not ended is told to send no more."""
         if self.streams.pop(stream.id, None) is None:
             return b""
+        self._late += stream.outstanding
         if stream.state is HALF_CLOSED_REMOTE:
             stream.state = CLOSED
             return b""
@@ -503,6 +507,7 @@ class Http2:
             return
         self._spend(1)
         del self.streams[id]
+        self._late += stream.outstanding
         stream.state = CLOSED
         events.append(Event(Kind.RESET, stream))
 
@@ -576,6 +581,9 @@ class Http2:
             events.append(Event(Kind.WINDOW, None))
             return
         act, stream = self._act(WINDOW_UPDATE, id)
+        if stream is None and act is not Act.UNOPENED and _PREFIX <= more <= self._late:
+            self._late -= more  # of what a stream has sent that has ended since
+            return
         if act is not Act.WINDOW or stream is None:
             self._refuse(act, id, stream, events)
         elif not more or stream.window + more > MAX_WINDOW:

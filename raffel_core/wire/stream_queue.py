@@ -43,7 +43,9 @@ class StreamQueue(Queue):
 
     @property
     def ready(self) -> bool:
-        return not self.blocked and (self.waiting or bool(self.head) or self._trailers is not None)
+        if self.blocked:
+            return False
+        return bool(self.parts) or self._at < len(self._data) or self._trailers is not None or bool(self.head)
 
     @property
     def size(self) -> int:
@@ -68,10 +70,12 @@ class StreamQueue(Queue):
 
     def take(self, limit: int) -> bytes:
         stream, http2 = self.stream, self._http2
-        if not http2.is_open(stream):
+        if stream.id not in http2.streams:
             self.drop()  # what a handler still yields that has not been told
             return b""
-        room = min(limit, stream.window, http2.window)
+        room = stream.window if stream.window < http2.window else http2.window
+        if room > limit:
+            room = limit
         if self.parts and self._at == len(self._data):
             self._data, self._at = b"".join(self.parts), 0
             self.parts.clear()
