@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from abc import abstractmethod
 from collections.abc import Collection
 from typing import NamedTuple, Protocol
 
@@ -52,9 +53,9 @@ class MultiplexedConnection(Connection[LaneOutbox]):
         """Whether the peer has been told the end: what it still sends is not looked at."""
 
     @property
+    @abstractmethod
     def calls(self) -> Collection[Shared]:
         """Those whose handlers run, also when their clients have been told the end."""
-        raise NotImplementedError
 
     # The end
 
